@@ -1,0 +1,61 @@
+-- One row per GPU and window, and per roll-up and window. The highest version of a window wins.
+-- Money is NULL where no GPU of the row had a price.
+
+CREATE TABLE IF NOT EXISTS gpu_windows
+(
+    window_start DateTime64(3, 'UTC') CODEC(Delta, ZSTD(1)),
+    window_end DateTime64(3, 'UTC') CODEC(Delta, ZSTD(1)),
+    version UInt32 CODEC(T64, ZSTD(1)),
+    grouping LowCardinality(String),
+    series String CODEC(ZSTD(1)),
+    dims Map(LowCardinality(String), LowCardinality(String)) CODEC(ZSTD(1)),
+    is_gpu Bool CODEC(ZSTD(1)),
+    cluster LowCardinality(String),
+    node String CODEC(ZSTD(1)),
+    gpu String CODEC(ZSTD(1)),
+    mig_id LowCardinality(String),
+    gpu_model LowCardinality(String),
+    pool LowCardinality(String),
+    namespace LowCardinality(String),
+    pod String CODEC(ZSTD(1)),
+    team LowCardinality(String),
+    model LowCardinality(String),
+    util_source LowCardinality(String),
+    samples Int64 CODEC(T64, ZSTD(1)),
+    gpus Int64 CODEC(T64, ZSTD(1)),
+    busy_ms Int64 CODEC(T64, ZSTD(1)),
+    held_idle_ms Int64 CODEC(T64, ZSTD(1)),
+    free_ms Int64 CODEC(T64, ZSTD(1)),
+    unhealthy_ms Int64 CODEC(T64, ZSTD(1)),
+    busy_usd Nullable(Decimal(38, 12)) CODEC(ZSTD(1)),
+    held_idle_usd Nullable(Decimal(38, 12)) CODEC(ZSTD(1)),
+    free_usd Nullable(Decimal(38, 12)) CODEC(ZSTD(1)),
+    unhealthy_usd Nullable(Decimal(38, 12)) CODEC(ZSTD(1)),
+    unpriced_ms Int64 CODEC(T64, ZSTD(1)),
+    util_ppm_ms Int64 CODEC(T64, ZSTD(1)),
+    util_ms Int64 CODEC(T64, ZSTD(1)),
+    memory_used_bytes Int64 CODEC(T64, ZSTD(1)),
+    memory_total_bytes Int64 CODEC(T64, ZSTD(1)),
+    power_mw Int64 CODEC(T64, ZSTD(1)),
+    throttled_samples Int64 CODEC(T64, ZSTD(1)),
+    xid_events Int64 CODEC(T64, ZSTD(1)),
+    xid_hardware_events Int64 CODEC(T64, ZSTD(1)),
+    ecc_events Int64 CODEC(T64, ZSTD(1)),
+    preemptions Int64 CODEC(T64, ZSTD(1)),
+    running_milli Int64 CODEC(T64, ZSTD(1)),
+    waiting_milli Int64 CODEC(T64, ZSTD(1)),
+    kv_cache_samples Int64 CODEC(T64, ZSTD(1)),
+    kv_cache_ppm Int64 CODEC(T64, ZSTD(1)),
+    tokens_milli Int64 CODEC(T64, ZSTD(1)),
+    util_max Nullable(Float64) CODEC(ZSTD(1)),
+    temperature_c_max Nullable(Float64) CODEC(ZSTD(1)),
+    requests_running_max Nullable(Float64) CODEC(ZSTD(1)),
+    requests_waiting_max Nullable(Float64) CODEC(ZSTD(1)),
+    kv_cache_usage_max Nullable(Float64) CODEC(ZSTD(1)),
+    xids Array(UInt32) CODEC(ZSTD(1)),
+    inserted_at DateTime('UTC') DEFAULT now() CODEC(Delta, ZSTD(1))
+)
+ENGINE = ReplacingMergeTree(version)
+PARTITION BY toYYYYMM(window_start)
+ORDER BY (grouping, window_start, window_end, series)
+SETTINGS non_replicated_deduplication_window = 1000, ttl_only_drop_parts = 1;

