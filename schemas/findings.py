@@ -15,6 +15,12 @@ BASELINE: tuple[str, ...] = (
 )  # fmt: skip
 """Columns whose usual level is kept per series, to explain a change by its factors and contributors."""
 
+HISTORY: tuple[str, ...] = ("cost_pico", "requests", "errors", "input_tokens", "cache_read_tokens", "latency_ms_p95")
+"""Features of which the last intervals are kept, for the sparkline of an incident."""
+
+HISTORY_LENGTH = 24
+"""Intervals kept of each."""
+
 
 @dataclass(slots=True)
 class Findings:
@@ -70,3 +76,14 @@ class Report:
     usual: npt.NDArray[np.float64]
     errors_by_cause: IntArray
     findings: list[Findings] = field(default_factory=list)
+    history: dict[int, npt.NDArray[np.float32]] = field(default_factory=dict)
+    """By row number, for rows that look strange: shape (len(HISTORY), HISTORY_LENGTH), oldest first, NaN before."""
+
+
+@dataclass(slots=True)
+class Progress:
+    """What a shard sends to the judge: its reports, and the event time up to which it has reported everything."""
+
+    shard: str
+    watermark_ns: int
+    reports: list[Report]

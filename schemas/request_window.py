@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -76,7 +76,7 @@ class RequestWindows:
     version
         1 at the close; 2 when late events changed it, written once at the end of the allowed lateness.
     series
-        Series of each row, shape (n,), sorted by `Series.key`.
+        Series of each row, shape (n,), sorted by `Series.identity`.
     sums
         int64, shape (n, len(SUMS)).
     sketches
@@ -92,6 +92,8 @@ class RequestWindows:
     sums: IntArray
     sketches: dict[str, SparseSketches]
     quantiles: dict[str, npt.NDArray[np.float64]]
+    ids: npt.NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, np.uint64))
+    """`Series.identity` of each row, so that it need not be computed again."""
 
     def __len__(self) -> int:
         """Number of rows."""

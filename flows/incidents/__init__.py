@@ -1,1 +1,1 @@
-"""TODO."""
+"""From judgements to few, explained incidents: policy, grouping, explanation, lifecycle."""

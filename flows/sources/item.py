@@ -1,0 +1,35 @@
+"""What a source hands to the flow: one decoded block of one partition, with its watermark."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from flows.partition import GpuBatch, RequestBatch
+
+Batch = TypeVar("Batch", RequestBatch, GpuBatch)
+
+
+@dataclass(slots=True)
+class Item(Generic[Batch]):
+    """One step of one partition.
+
+    Parameters
+    ----------
+    partition
+        `topic/partition`.
+    batch
+        Decoded events; None where only the watermark moved (idle, or the end of a file).
+    watermark_ns
+        The partition's watermark after it.
+    idle
+        The partition is silent and caught up.
+    lag
+        Messages that still wait in the partition, where known.
+    """
+
+    partition: str
+    batch: Batch | None
+    watermark_ns: int
+    idle: bool = False
+    lag: int | None = None
