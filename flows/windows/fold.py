@@ -101,7 +101,7 @@ class RequestFold:
                     mine.append((start, late, rows))
                 elif len(keep):
                     mine.append((start, late, take_rows(rows, keep)))
-            out.append(Partials(partition, watermark_ns, idle, mine))
+            out.append(Partials(str(shard), partition, watermark_ns, idle, mine))
         return out
 
     def _rejected(self, rejected: Mapping[int, int]) -> list[tuple[int, bool, Rows]]:

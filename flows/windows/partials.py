@@ -51,6 +51,8 @@ class Partials:
 
     Parameters
     ----------
+    shard
+        The shard's name.
     partition
         `topic/partition` the block came from.
     watermark_ns
@@ -61,6 +63,7 @@ class Partials:
         (window start in ns, late, rows), each at most once.
     """
 
+    shard: str
     partition: str
     watermark_ns: int
     idle: bool

@@ -1,0 +1,173 @@
+"""The dataflow, top to bottom, as Bytewax runs it. No logic here; the named functions have it.
+
+::
+
+    requests ─> price ─> fold ─> windows ─> detect ─┐
+                                                    ├─> judge ─> incidents
+    gpus ─────> price ─> fold ─> windows ─> detect ─┘
+
+Step ids name saved state: renaming one forgets it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import bytewax.operators as op
+from bytewax.dataflow import Dataflow, Stream
+from bytewax.inputs import FixedPartitionedSource
+from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
+
+from flows.assembly import Parts
+from flows.outputs import Outputs
+from flows.steps import (
+    GPUS,
+    JUDGE,
+    Closed,
+    DetectStep,
+    GpuDetectStep,
+    GpuWindowStep,
+    InOrder,
+    JudgeStep,
+    Priced,
+    PricedGpus,
+    WindowStep,
+    fold,
+    fold_gpu_item,
+)
+from schemas.findings import Progress
+
+V = TypeVar("V")
+Source = FixedPartitionedSource[Any, Any]
+
+
+def build(
+    requests: Source | None, gpus: Source | None, parts: Parts, outputs: Outputs, *, process: str = "0"
+) -> Dataflow:
+    """The whole flow.
+
+    Parameters
+    ----------
+    requests, gpus
+        Sources; None leaves that half out.
+    parts
+        Everything with logic in it, made from the settings.
+    outputs
+        Where results go.
+    process
+        Name of this process in a cluster: results leave the process that made them.
+    """
+    flow = Dataflow("tidegauge")
+    closed: list[Stream[tuple[str, Closed]]] = []
+    progress: list[Stream[tuple[str, Progress]]] = []
+    dead = []
+
+    def write(step_id: str, stream: Stream[Any], to: Sequence[Callable[[Sequence[Any]], None]]) -> None:
+        if to:
+            keyed = op.map(f"{step_id}_here", stream, lambda value: (process, value))
+            op.output(step_id, keyed, Write(process, to, outputs.checkpoint))
+
+    if requests is not None:
+        members = requests.list_parts()
+        events = op.input("requests", flow, requests)  # Item[RequestBatch]
+        priced = op.map("price", events, parts.price)  # Priced
+        partials = op.flat_map("fold", priced, lambda p: fold(p, parts.fold))  # (shard, Partials)
+        windows = op.stateful_batch("windows", partials, lambda saved: WindowStep(parts.merge(members, saved)))
+        reports = op.stateful_batch("detect", windows, lambda saved: DetectStep(parts.detect_requests(saved)))
+        write("to_requests", op.filter("with_requests", priced, _has_requests), outputs.requests)
+        closed.append(windows)
+        progress.append(reports)
+        dead.append(op.flat_map("unusable_requests", priced, lambda p: p.item.batch.dead if p.item.batch else ()))
+    if gpus is not None:
+        gpu_members = gpus.list_parts()
+        samples = op.input("gpus", flow, gpus)  # Item[GpuBatch]
+        priced_gpus = op.map("price_gpus", samples, parts.price_gpus)  # PricedGpus
+        gpu_partials = op.flat_map("fold_gpus", priced_gpus, lambda p: fold_gpu_item(p, parts.window_ns))
+        gpu_windows = op.stateful_batch(
+            "gpu_windows", gpu_partials, lambda saved: _gpu_window_step(parts, gpu_members, saved)
+        )
+        gpu_reports = op.stateful_batch(
+            "detect_gpus", gpu_windows, lambda saved: GpuDetectStep(parts.detect_gpus(saved))
+        )
+        write("to_gpus", op.filter("with_gpus", priced_gpus, _has_gpus), outputs.gpus)
+        closed.append(gpu_windows)
+        progress.append(gpu_reports)
+        dead.append(op.flat_map("unusable_gpus", priced_gpus, lambda p: p.item.batch.dead if p.item.batch else ()))
+
+    shards = ([f"{i}" for i in range(parts.fold.shards)] if requests is not None else []) + (
+        [GPUS] if gpus is not None else []
+    )
+    all_closed = op.map("closed_windows", op.merge("all_windows", *closed), lambda kv: kv[1])
+    all_progress = op.map("reports", op.merge("all_reports", *progress), lambda kv: kv[1])
+    to_judge = op.map("to_judge", all_progress, lambda p: (JUDGE, p))
+    incidents = op.stateful_batch("judge", to_judge, lambda saved: JudgeStep(parts.judge(shards, saved)))
+
+    write("to_windows", all_closed, outputs.closed)
+    write("to_scores", all_progress, outputs.progress)
+    write("to_on_call", op.map("incidents", incidents, lambda kv: kv[1]), outputs.incidents)
+    write("to_dead_letters", op.merge("unusable", *dead), outputs.dead)
+    if outputs.ordered_windows is not None:
+        in_line = op.map("to_line", all_closed, lambda c: ("line", c))
+        ordered = op.stateful_batch("in_order", in_line, lambda _: InOrder(shards, parts.allowed_lateness_ns))
+        write("to_file", op.map("ordered", ordered, lambda kv: kv[1]), [outputs.ordered_windows])
+    return flow
+
+
+def _gpu_window_step(parts: Parts, members: Sequence[str], saved: Any | None) -> GpuWindowStep:
+    marks, merge = saved if saved is not None else (None, None)
+    step = GpuWindowStep(parts.merge_gpus(merge), members)
+    if marks is not None:
+        step.watermarks.restore(marks)
+    return step
+
+
+def _has_requests(priced: Priced) -> bool:
+    return priced.costs is not None
+
+
+def _has_gpus(priced: PricedGpus) -> bool:
+    return priced.columns is not None
+
+
+class Write(FixedPartitionedSink[V, None]):
+    """Hands batches to functions, within the process that made them.
+
+    Parameters
+    ----------
+    process
+        Name of this process.
+    to
+        Functions over a batch.
+    checkpoint
+        Called at the end of every epoch.
+    """
+
+    def __init__(
+        self, process: str, to: Sequence[Callable[[Sequence[V]], None]], checkpoint: Callable[[], None]
+    ) -> None:
+        self.process, self.to, self.checkpoint = process, to, checkpoint
+
+    def list_parts(self) -> list[str]:
+        """One per process."""
+        return [self.process]
+
+    def part_fn(self, item_key: str) -> int:
+        """A process is its own number."""
+        return int(item_key)
+
+    def build_part(self, step_id: str, for_part: str, resume_state: None) -> StatefulSinkPartition[V, None]:
+        """Nothing to open: the functions are ready."""
+        return _Writing(self.to, self.checkpoint)
+
+
+class _Writing(StatefulSinkPartition[V, None]):
+    def __init__(self, to: Sequence[Callable[[Sequence[V]], None]], checkpoint: Callable[[], None]) -> None:
+        self.to, self.checkpoint = to, checkpoint
+
+    def write_batch(self, values: list[V]) -> None:
+        for write in self.to:
+            write(values)
+
+    def snapshot(self) -> None:
+        self.checkpoint()

@@ -1,0 +1,197 @@
+"""The detectors of the GPU flow: closed GPU windows in, reports for the judge out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from detectors.base import FloatArray
+from detectors.xid import describe_xids
+from flows.banks import MAX_EMPTY, Plan, restore_banks, run, saved_banks
+from flows.slots import Slots
+from flows.state import pack, unpack_or_cold
+from schemas.cause import CAUSES
+from schemas.columns import IntArray
+from schemas.findings import BASELINE, Findings, Report
+from schemas.gpu_window import COLUMN, MAXIMA, SUMS, GpuWindows
+
+NS = 1_000_000_000
+
+LEVELS: tuple[str, ...] = (
+    "gpus", "memory_used_bytes", "memory_total_bytes", "power_mw", "running_milli", "waiting_milli", "tokens_milli",
+)  # fmt: skip
+"""Columns that are a level in each window: averaged, not added, over an interval."""
+
+_LEVEL_COLUMNS = [COLUMN[name] for name in LEVELS]
+
+
+class GpuDetection:
+    """Watches all GPUs and their roll-ups.
+
+    Parameters
+    ----------
+    plan, window_ns, interval_ns, max_series, evict_after_ns, saved
+        As in `RequestDetection`.
+    """
+
+    FORMAT = 1
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        window_ns: int,
+        interval_ns: int,
+        max_series: int,
+        evict_after_ns: int,
+        saved: bytes | None = None,
+    ) -> None:
+        self.shard = ""
+        self.window_ns = window_ns
+        self.interval_ns = max(interval_ns - interval_ns % window_ns, window_ns)
+        self.evict_after_ns = evict_after_ns
+        self.detectors = {name: make() for name, make in plan.detectors.items()}
+        self.slots = Slots(
+            list(self.detectors.values()),
+            max_series=max_series,
+            on_new=lambda slot, series: [plan.on_new_series(d, slot, series) for d in self.detectors.values()] and None,
+        )
+        self._next_ns: int | None = None
+        self._empty_run = 0
+        self._clear()
+        state = unpack_or_cold("gpu_detection", self.FORMAT, saved)
+        if state is not None:
+            slots, banks, self._next_ns, self._empty_run, self._sums, self._seen, self._maxima = state
+            self.slots.restore(slots)
+            restore_banks(self.detectors, banks)
+
+    def on_windows(self, shard: str, windows: Sequence[GpuWindows], watermark_ns: int) -> list[Report]:
+        """Judge the first versions of closed windows, and the empty ones between them up to the watermark.
+
+        Parameters
+        ----------
+        shard
+            Name under which the judge knows this shard.
+        windows
+            In order of their start.
+        watermark_ns
+            Event time up to which everything is closed.
+        """
+        self.shard = shard
+        out: list[Report] = []
+        for w in windows:
+            if w.version == 1:
+                out += self._pass_empty(w.start_ns)
+                out += self._judge(w.start_ns, w)
+                self._empty_run = 0
+        if watermark_ns < 2**61:
+            out += self._pass_empty(watermark_ns - watermark_ns % self.window_ns)
+        return out
+
+    def snapshot(self) -> bytes:
+        """State for `saved`."""
+        state = (
+            self.slots.snapshot(), saved_banks(self.detectors), self._next_ns, self._empty_run,
+            self._sums, self._seen, self._maxima,
+        )  # fmt: skip
+        return pack("gpu_detection", self.FORMAT, state)
+
+    def _pass_empty(self, until_ns: int) -> list[Report]:
+        out: list[Report] = []
+        if self._next_ns is None:
+            return out
+        while self._next_ns < until_ns and self._empty_run < MAX_EMPTY:
+            self._empty_run += 1
+            out += self._judge(self._next_ns, None)
+        if self._next_ns < until_ns:
+            self._next_ns = until_ns
+            self._clear()
+        return out
+
+    def _judge(self, start_ns: int, w: GpuWindows | None) -> list[Report]:
+        end_ns = self._next_ns = start_ns + self.window_ns
+        n = len(self.slots)
+        rows: IntArray = np.zeros((0, len(SUMS)), np.int64)
+        maxima: npt.NDArray[np.float64] = np.zeros((0, len(MAXIMA)))
+        slots = np.zeros(0, np.int64)
+        xids: dict[int, tuple[int, ...]] = {}
+        if w is not None:
+            ids = np.array([s.identity() for s in w.series], np.uint64)
+            slots, at = self.slots.admit(ids, w.series, w.column("samples"), start_ns)
+            rows, maxima = w.sums[at], w.maxima[at]
+            xids = {int(slot): w.xids[i] for slot, i in zip(slots.tolist(), at.tolist(), strict=True) if w.xids[i]}
+        n = len(self.slots)
+        sums = np.zeros((n, len(SUMS)), np.int64)
+        sums[slots] = rows
+        tops = np.full((n, len(MAXIMA)), np.nan)
+        tops[slots] = maxima
+        self._collect(sums, tops, slots)
+        out = []
+        findings = run(self.detectors, "window", _features(sums.astype(np.float64), tops, self.window_ns), self.slots)
+        _name_xids(findings, xids, self.slots.live)
+        if findings:
+            out.append(self._report(start_ns, end_ns, findings))
+        if end_ns % self.interval_ns == 0:
+            out.append(self._interval(end_ns))
+            self.slots.evict(end_ns - self.evict_after_ns)
+        return out
+
+    def _interval(self, end_ns: int) -> Report:
+        mean = self._sums.astype(np.float64)
+        mean[:, _LEVEL_COLUMNS] /= np.maximum(self._seen, 1)[:, None]
+        x = _features(mean, self._maxima, self.interval_ns)
+        self._clear()
+        return self._report(end_ns - self.interval_ns, end_ns, run(self.detectors, "interval", x, self.slots))
+
+    def _collect(self, sums: IntArray, tops: npt.NDArray[np.float64], slots: IntArray) -> None:
+        n = len(sums)
+        if len(self._sums) < n:
+            more = n - len(self._sums)
+            self._sums = np.concatenate([self._sums, np.zeros((more, len(SUMS)), np.int64)])
+            self._seen = np.concatenate([self._seen, np.zeros(more, np.int64)])
+            self._maxima = np.concatenate([self._maxima, np.full((more, len(MAXIMA)), np.nan)])
+        self._sums += sums
+        self._seen[slots] += 1
+        self._maxima = np.fmax(self._maxima, tops)
+
+    def _clear(self) -> None:
+        n = len(self.slots)
+        self._sums = np.zeros((n, len(SUMS)), np.int64)
+        self._seen = np.zeros(n, np.int64)
+        self._maxima = np.full((n, len(MAXIMA)), np.nan)
+
+    def _report(self, start_ns: int, end_ns: int, findings: list[Findings]) -> Report:
+        live = self.slots.live
+        n = int(live.sum())
+        return Report(
+            shard=self.shard,
+            start_ns=start_ns,
+            end_ns=end_ns,
+            series=self.slots.live_series(),
+            age_s=(end_ns - self.slots.first_ns[live]) / NS,
+            current=np.zeros((0, len(BASELINE)), np.int64),
+            usual=np.zeros((0, len(BASELINE))),
+            errors_by_cause=np.zeros((n, len(CAUSES)), np.int64),
+            findings=findings,
+        )
+
+
+def _features(sums: FloatArray, maxima: FloatArray, length_ns: int) -> dict[str, FloatArray]:
+    x = {name: np.ascontiguousarray(sums[:, i]) for i, name in enumerate(SUMS)}
+    x |= {f"{name}_max": np.ascontiguousarray(maxima[:, i]) for i, name in enumerate(MAXIMA)}
+    x["window_s"] = np.full(len(sums), length_ns / NS)
+    return x
+
+
+def _name_xids(findings: list[Findings], xids: dict[int, tuple[int, ...]], live: npt.NDArray[np.bool_]) -> None:
+    """Say which XIDs a fault consists of; detectors only see how many of each class there were."""
+    if not xids:
+        return
+    row = {int(slot): i for i, slot in enumerate(np.flatnonzero(live))}
+    for f in findings:
+        if f.kind == "gpu_fault":
+            f.detail = f.detail or [""] * len(f.score)
+            for slot, codes in xids.items():
+                f.detail[row[slot]] = describe_xids(codes)

@@ -1,0 +1,209 @@
+"""The steps of the dataflow as Bytewax operators know them: thin shells around engine-free parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bytewax.operators import StatefulBatchLogic
+
+from flows.detect import RequestDetection
+from flows.detect_gpus import GpuDetection
+from flows.incidents.judge import Judge
+from flows.sources.item import Item
+from flows.windows.fold import RequestFold
+from flows.windows.gpus import GpuMerge, fold_gpus
+from flows.windows.merge import RequestMerge
+from flows.windows.partials import Partials
+from flows.windows.watermark import AFTER_ALL, Watermarks
+from schemas.columns import Costs, GpuColumns
+from schemas.findings import Progress
+from schemas.gpu_window import GpuWindows
+from schemas.incident import Incident
+from schemas.request_window import RequestWindows
+
+JUDGE = "judge"
+GPUS = "gpus"
+
+
+@dataclass(slots=True)
+class Priced:
+    """A source's item with what its events cost."""
+
+    item: Item[Any]
+    costs: Costs | None
+
+
+@dataclass(slots=True)
+class PricedGpus:
+    """A source's item with every sample's price per hour filled in where one is known."""
+
+    item: Item[Any]
+    columns: GpuColumns | None
+
+
+@dataclass(slots=True)
+class Closed:
+    """Windows that a shard closed, and the event time up to which it has closed everything."""
+
+    shard: str
+    watermark_ns: int
+    requests: list[RequestWindows]
+    gpus: list[GpuWindows]
+
+
+def fold(priced: Priced, folder: RequestFold) -> Iterable[tuple[str, Partials]]:
+    """One `Partials` per shard; shards without rows still hear of the watermark."""
+    item, batch = priced.item, priced.item.batch
+    parts = folder.fold(batch.columns, priced.costs) if batch is not None and priced.costs is not None else []
+    split = folder.split(
+        parts,
+        partition=item.partition,
+        watermark_ns=item.watermark_ns,
+        rejected=batch.rejected if batch is not None else {},
+        idle=item.idle,
+    )
+    return [(partials.shard, partials) for partials in split]
+
+
+class WindowStep(StatefulBatchLogic[Partials, Closed, bytes]):
+    """Merges the partials of one shard and closes its windows."""
+
+    def __init__(self, merge: RequestMerge) -> None:
+        self.merge = merge
+
+    def on_batch(self, values: list[Partials]) -> tuple[Iterable[Closed], bool]:
+        """Add, then close what the watermark has passed."""
+        for partials in values:
+            self.merge.add(partials)
+        return [Closed(values[0].shard, self.merge.watermark_ns, self.merge.advance(), [])], False
+
+    def snapshot(self) -> bytes:
+        """Envelope with the shard's state."""
+        return self.merge.snapshot()
+
+
+class DetectStep(StatefulBatchLogic[Closed, Progress, bytes]):
+    """Runs the detectors of one shard over its closed windows."""
+
+    def __init__(self, detection: RequestDetection) -> None:
+        self.detection = detection
+
+    def on_batch(self, values: list[Closed]) -> tuple[Iterable[Progress], bool]:
+        """One `Progress` per batch of closed windows."""
+        return [
+            Progress(c.shard, c.watermark_ns, self.detection.on_windows(c.shard, c.requests, c.watermark_ns))
+            for c in values
+        ], False
+
+    def snapshot(self) -> bytes:
+        """Envelope with all banks."""
+        return self.detection.snapshot()
+
+
+@dataclass(slots=True)
+class GpuPart:
+    """What one block contributes to the GPU windows."""
+
+    partition: str
+    watermark_ns: int
+    idle: bool
+    partials: Any
+
+
+def fold_gpu_item(priced: PricedGpus, window_ns: int) -> list[tuple[str, GpuPart]]:
+    """Partials of one block of GPU samples; all GPUs live under one key."""
+    partials = fold_gpus(priced.columns, window_ns=window_ns) if priced.columns is not None else None
+    item = priced.item
+    return [(GPUS, GpuPart(item.partition, item.watermark_ns, item.idle, partials))]
+
+
+class GpuWindowStep(StatefulBatchLogic[GpuPart, Closed, bytes]):
+    """Merges GPU samples and closes their windows."""
+
+    def __init__(self, merge: GpuMerge, partitions: Sequence[str]) -> None:
+        self.merge = merge
+        self.watermarks = Watermarks(partitions)
+
+    def on_batch(self, values: list[GpuPart]) -> tuple[Iterable[Closed], bool]:
+        """Add, then close what the watermark has passed."""
+        for part in values:
+            if part.partials is not None:
+                self.merge.add(part.partials)
+            self.watermarks.observe(part.partition, part.watermark_ns, idle=part.idle)
+        now = self.watermarks.now_ns
+        closed = self.merge.flush() if now >= AFTER_ALL else self.merge.advance(now)
+        return [Closed(GPUS, now, [], closed)], False
+
+    def snapshot(self) -> Any:
+        """Watermarks and the envelope of the merge."""
+        return self.watermarks.snapshot(), self.merge.snapshot()
+
+
+class GpuDetectStep(StatefulBatchLogic[Closed, Progress, bytes]):
+    """Runs the GPU detectors over closed windows."""
+
+    def __init__(self, detection: GpuDetection) -> None:
+        self.detection = detection
+
+    def on_batch(self, values: list[Closed]) -> tuple[Iterable[Progress], bool]:
+        """One `Progress` per batch of closed windows."""
+        return [
+            Progress(GPUS, c.watermark_ns, self.detection.on_windows(c.shard, c.gpus, c.watermark_ns)) for c in values
+        ], False
+
+    def snapshot(self) -> bytes:
+        """Envelope with all banks."""
+        return self.detection.snapshot()
+
+
+class JudgeStep(StatefulBatchLogic[Progress, Incident, bytes]):
+    """The one place where findings become incidents."""
+
+    def __init__(self, judge: Judge) -> None:
+        self.judge = judge
+
+    def on_batch(self, values: list[Progress]) -> tuple[Iterable[Incident], bool]:
+        """Revisions that could now be decided, in order."""
+        return [incident for progress in values for incident in self.judge.on_progress(progress)], False
+
+    def snapshot(self) -> bytes:
+        """Envelope with tracks and open incidents."""
+        return self.judge.snapshot()
+
+
+class InOrder(StatefulBatchLogic[Closed, RequestWindows | GpuWindows, bytes]):
+    """Puts the windows of all shards into one order that does not depend on who was first.
+
+    A window is due at its end (version 1) or when the allowed lateness is over (version 2); it leaves when every
+    shard has passed that time, sorted by (due, start, stream, version, shard).
+    """
+
+    def __init__(self, shards: Sequence[str], allowed_lateness_ns: int) -> None:
+        self.progress = dict.fromkeys(shards, -AFTER_ALL)
+        self.allowed_lateness_ns = allowed_lateness_ns
+        self.waiting: list[tuple[int, int, int, int, str, RequestWindows | GpuWindows]] = []
+
+    def on_batch(self, values: list[Closed]) -> tuple[Iterable[RequestWindows | GpuWindows], bool]:
+        """Hold back, then let go what is due everywhere."""
+        for closed in values:
+            known = self.progress[closed.shard]
+            self.progress[closed.shard] = max(known, closed.watermark_ns)
+            for stream, windows in enumerate((closed.requests, closed.gpus)):
+                for w in windows:
+                    due = w.end_ns + (self.allowed_lateness_ns if w.version > 1 else 0)
+                    self.waiting.append((due, w.start_ns, stream, w.version, closed.shard, w))
+        now = min(self.progress.values())
+        self.waiting.sort(key=lambda e: e[:5])
+        ready = [e[5] for e in self.waiting if e[0] <= now]
+        self.waiting = [e for e in self.waiting if e[0] > now]
+        return ready, False
+
+    def snapshot(self) -> Any:
+        """Only used by a replay, which starts over rather than resumes."""
+        return None
+
+
+Make = Callable[[Any | None], StatefulBatchLogic[Any, Any, Any]]
+"""What Bytewax calls to build a key's logic: saved state in, logic out."""
