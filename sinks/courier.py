@@ -1,0 +1,250 @@
+"""A courier carries what waits in the outbox to one destination: when, how often, and until when."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import structlog
+
+from schemas.errors import DeliveryFailed
+from schemas.incident import Incident
+from sinks.base import Sink
+from sinks.outbox import Outbox
+from sinks.schedule import MAX_PAUSE_S, MAX_RETRY_AFTER_S, Bucket, Plan, Waiting, plan, wait_s
+from sinks.secrets import HIDDEN
+from sinks.traits import Traits
+
+MAX_ATTEMPTS = 200
+GIVE_UP_AFTER_S = 86_400.0
+
+_log = structlog.get_logger("tidegauge.delivery")
+
+
+class Courier:
+    """Delivers to one sink, one step at a time. It starts no thread and never sleeps: `step` says when to come again.
+
+    Parameters
+    ----------
+    name
+        Name of the destination.
+    sink
+        Where to deliver.
+    outbox
+        What waits.
+    clock
+        Epoch seconds.
+    jitter
+        Random numbers in [0, 1).
+    traits
+        How the sink wants to be served.
+    max_attempts, give_up_after_s
+        A revision is given up after so many attempts, or when an attempt fails so long after it was accepted.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        sink: Sink[Incident],
+        outbox: Outbox,
+        *,
+        clock: Callable[[], float],
+        jitter: Callable[[], float],
+        traits: Traits,
+        max_attempts: int = MAX_ATTEMPTS,
+        give_up_after_s: float = GIVE_UP_AFTER_S,
+    ) -> None:
+        self.name = name
+        self.traits = traits
+        self.counters = {"sent": 0, "retried": 0, "dead": 0, "superseded": 0, "unneeded": 0, "refreshed": 0}
+        """Since the start; `retried` counts failed attempts that will be repeated."""
+        self.last_error: str | None = None
+        """What went wrong last; None again after a success."""
+        self.last_sent_at: float | None = None
+        self._sink = sink
+        self._outbox = outbox
+        self._clock = clock
+        self._jitter = jitter
+        self._max_attempts = max_attempts
+        self._give_up_after_s = give_up_after_s
+        self._bucket = Bucket(traits.rate_per_s, traits.burst)
+        self._paused_until, self._failures = outbox.pause(name)
+        self._refresh_at = clock()
+        # After a batch was refused for good, so many are sent one by one, to find the one that is to blame.
+        self._singly = 0
+
+    @property
+    def failures(self) -> int:
+        """Failed attempts in succession."""
+        return self._failures
+
+    def paused_s(self, now: float) -> float:
+        """Seconds for which the destination rests after a failure."""
+        # A clock that was set back must not turn a pause of minutes into one of days.
+        return max(0.0, min(self._paused_until - now, MAX_RETRY_AFTER_S))
+
+    def step(self) -> float | None:
+        """Do the one next thing that is due.
+
+        Returns
+        -------
+        float | None
+            Seconds until the next step can do something (0: at once); None if only a new incident can change that.
+        """
+        now = self._clock()
+        if (rest := max(self.paused_s(now), self._bucket.free_at(now) - now)) > 0:
+            return rest
+        if self.traits.refresh_s is not None and now >= self._refresh_at:
+            return self._refresh(now)
+        todo = self._plan(now)
+        self._drop(todo, now)
+        if todo.send:
+            self._deliver(todo.send)
+            return 0.0
+        times = [t for t in (todo.wake_at, self._refresh_at if self.traits.refresh_s is not None else None) if t]
+        return max(0.0, min(times) - now) if times else None
+
+    def _plan(self, now: float) -> Plan:
+        batch = 1 if self._singly else self.traits.batch
+        # Only a record can be planned from its first rows; for people the newest revision may be the last row.
+        waiting = self._outbox.waiting(self.name, batch if self.traits.recording else -1)
+        return plan(waiting, now, self.traits, batch=batch)
+
+    def _drop(self, todo: Plan, now: float) -> None:
+        self._outbox.settle(todo.superseded, "superseded", now)
+        self._outbox.settle(todo.unneeded, "unneeded", now)
+        self.counters["superseded"] += len(todo.superseded)
+        self.counters["unneeded"] += len(todo.unneeded)
+
+    def _deliver(self, rows: Sequence[Waiting]) -> None:
+        incidents: list[Incident] = []
+        readable: list[Waiting] = []
+        for row in rows:
+            incident = self._outbox.incident(row)
+            if incident is None:
+                self._bury([row], f"{self.name}: the outbox row cannot be read.", self._clock())
+            else:
+                incidents.append(incident)
+                readable.append(row)
+        if not incidents:
+            return
+        self._outbox.begin(readable)
+        failure = self._write(incidents)
+        now = self._clock()
+        if failure is None:
+            self._outbox.sent(self.name, readable, now, refreshed=self.traits.refresh_s is not None)
+            self.counters["sent"] += len(readable)
+            self._singly = max(0, self._singly - len(readable))
+            self._succeeded(now)
+        elif failure.retryable:
+            self._postpone(readable, failure, now)
+        elif len(readable) > 1:
+            self.last_error = _public(str(failure))
+            self._singly = len(readable)
+        else:
+            self._singly = max(0, self._singly - 1)
+            self._bury(readable, _public(str(failure)), now)
+
+    def _write(self, incidents: list[Incident]) -> DeliveryFailed | None:
+        self._bucket.take(self._clock())
+        try:
+            self._sink.write(incidents)
+        except DeliveryFailed as failure:
+            return failure
+        except Exception as error:
+            # A defect of ours in one sink must not end deliveries; its text may hold anything, so it is not shown.
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            what = f"{type(error).__name__} in {place.filename.rpartition('/')[2]}, line {place.lineno}"
+            return DeliveryFailed(f"{self.name}: unexpected {what}; will be retried.", retryable=True)
+        return None
+
+    def _postpone(self, rows: Sequence[Waiting], failure: DeliveryFailed, now: float) -> None:
+        error = _public(str(failure))
+        self._pause(failure, now, error)
+        over = [r for r in rows if self._is_over(r, now)]
+        later = [(r, now + wait_s(r.attempts + 1, self._jitter())) for r in rows if r not in over]
+        self._outbox.failed(self.name, later, error, (self._paused_until, self._failures))
+        self.counters["retried"] += len(later)
+        if over:
+            self._bury(over, error, now)
+
+    def _is_over(self, row: Waiting, now: float) -> bool:
+        # A revision that waited out its time while we were not running still gets one attempt: this one was it.
+        return row.attempts + 1 >= self._max_attempts or now - row.accepted_at >= self._give_up_after_s
+
+    def _pause(self, failure: DeliveryFailed, now: float, error: str) -> None:
+        """Rest: as long as the receiver asked, or longer each time."""
+        if self._failures == 0:
+            _log.warning("destination fails", destination=self.name, error=error)
+        self._failures += 1
+        self.last_error = error
+        rest = wait_s(self._failures, self._jitter(), longest_s=MAX_PAUSE_S)
+        if failure.retry_after_s is not None:
+            rest = max(rest, min(failure.retry_after_s, MAX_RETRY_AFTER_S))
+        self._paused_until = now + rest
+
+    def _bury(self, rows: Sequence[Waiting], error: str, now: float) -> None:
+        self._outbox.bury(rows, error, now)
+        self.counters["dead"] += len(rows)
+        self.last_error = error
+        for row in rows:
+            _log.error(
+                "incident not delivered, given up",
+                destination=self.name,
+                incident_id=row.incident_id,
+                revision=row.revision,
+                attempts=row.attempts + 1,
+                error=error,
+            )
+
+    def _succeeded(self, now: float) -> None:
+        if self._failures:
+            _log.info("destination works again", destination=self.name, failed_attempts=self._failures)
+        self._failures, self._paused_until = 0, 0.0
+        self.last_error, self.last_sent_at = None, now
+
+    def _refresh(self, now: float) -> float:
+        """Send again what the receiver would otherwise forget."""
+        assert self.traits.refresh_s is not None
+        active = self._outbox.active(self.name, now, self.traits.refresh_resolved_s)
+        for start in range(0, len(active), self.traits.batch):
+            part = active[start : start + self.traits.batch]
+            failure = self._write(part)
+            if failure is not None:
+                error = _public(str(failure))
+                self._pause(failure, self._clock(), error)
+                self._outbox.failed(self.name, [], error, (self._paused_until, self._failures))
+                if failure.retryable:
+                    return 0.0
+            else:
+                self.counters["refreshed"] += len(part)
+                self._succeeded(now)
+        self._refresh_at = now + self.traits.refresh_s
+        return 0.0
+
+    def status(self, now: float) -> dict[str, Any]:
+        """Counters and condition, for `status()` of the whole."""
+        return {
+            **self.counters,
+            "paused_s": round(self.paused_s(now), 3),
+            "failures": self._failures,
+            "last_error": self.last_error,
+            "last_sent_at": self.last_sent_at,
+            "fallbacks": int(getattr(self._sink, "fallbacks", 0)),
+        }
+
+    def storage_failed(self, error: sqlite3.Error) -> float:
+        """Take note that the outbox itself could not be read or written; returns seconds to wait."""
+        self._failures += 1
+        self.last_error = f"{self.name}: the outbox cannot be used ({error}); will be retried."
+        _log.error("outbox cannot be used", destination=self.name, error=str(error))
+        return wait_s(self._failures, self._jitter(), longest_s=MAX_PAUSE_S)
+
+
+def _public(text: str) -> str:
+    """Second line of defence, for sinks that are not ours: paths of addresses and signing secrets are not shown."""
+    text = re.sub(r"(https?://)(?:[^\s/@]*@)?([^\s/?#]+)[/?#][^\s\"'<>)]*", rf"\1\2/{HIDDEN}", text)
+    return re.sub(r"whsec_[A-Za-z0-9+/=]+", HIDDEN, text)
