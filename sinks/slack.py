@@ -68,7 +68,8 @@ class Slack:
         reply = self._endpoint.post(_encode(message(incident)))
         fell_back = reply.status == 400
         if fell_back:
-            reply = self._endpoint.post(_encode({"text": fallback_text(incident), "mrkdwn": False, "unfurl_links": False}))
+            plain = {"text": fallback_text(incident), "mrkdwn": False, "unfurl_links": False}
+            reply = self._endpoint.post(_encode(plain))
         if not reply.ok:
             advice = f"Check that the webhook of destination `{self.name}` still exists in Slack."
             raise self._endpoint.refused(reply, advice=advice)

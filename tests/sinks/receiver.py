@@ -63,6 +63,9 @@ def receiver(default: Answer | None = None) -> Iterator[Receiver]:
             self.send_response(answer.status)
             for name, value in answer.headers:
                 self.send_header(name, value)
+            if answer.status == 204:
+                self.end_headers()
+                return
             self.send_header("Content-Length", str(len(answer.body)))
             self.end_headers()
             self.wfile.write(answer.body)
