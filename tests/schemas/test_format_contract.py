@@ -72,7 +72,7 @@ def check(name: str, payload: bytes) -> None:
         assert refused.detail
         return
     for event in events(name, payload):
-        assert type(event) is STREAMS[stream]
+        assert isinstance(event, STREAMS[stream])
         assert DECODERS[stream].decode(msgspec.json.encode(event)) == event  # all constraints of the schema hold
 
 
