@@ -1,0 +1,6 @@
+"""TODO demo"""
+
+
+def demo() -> int:
+    """Demo."""
+    return 0

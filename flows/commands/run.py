@@ -1,0 +1,81 @@
+"""`tidegauge run`: production. Kafka in; ClickHouse, on-call and Kafka out."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import structlog
+from cyclopts import Parameter
+
+from flows.dead_letter_topic import DeadLetterTopic
+from flows.lock import hold
+from flows.runtime import Runtime, execute, kafka_options
+from flows.settings_file import load
+from flows.sources.kafka import KafkaSource, list_partitions
+from schemas.formats import get_format
+
+
+def run(
+    *,
+    config: Annotated[str | None, Parameter(name=["--config", "-c"])] = None,
+    workers: int = 1,
+    process: int | None = None,
+    address: tuple[str, ...] = (),
+) -> int:
+    """Consume Kafka and watch, until stopped. State is kept, so a restart goes on where it was.
+
+    Example: tidegauge run --config tidegauge.yaml
+
+    Parameters
+    ----------
+    config
+        Settings file.
+    workers
+        Worker threads of this process; more processes scale better than more threads.
+    process
+        Number of this process in a cluster, from 0.
+    address
+        `host:port` of every process of the cluster, in order; repeat the option.
+    """
+    settings = load(config)
+    log = structlog.get_logger()
+    with hold(settings.state_dir, process or 0), Runtime(settings, notify=True, process=process or 0) as runtime:
+        options = kafka_options(settings)
+        k = settings.kafka
+        sources = [
+            KafkaSource(
+                topic,
+                list_partitions(options, topic),
+                format=get_format(name),
+                options=options,
+                make=runtime.parts.partition,
+                start=k.start,
+                block_messages=k.block_messages,
+                idle_timeout_s=settings.windows.idle_timeout_s,
+            )
+            for topic, name in ((k.requests_topic, k.requests_format), (k.gpus_topic, k.gpus_format))
+        ]
+        dead_letters = DeadLetterTopic(k.dead_letters_topic, options)
+        outputs = runtime.outputs()
+        outputs.dead.append(dead_letters.put)
+        health = runtime.serve()
+        log.info(
+            "watching",
+            requests=k.requests_topic,
+            gpus=k.gpus_topic,
+            metrics=f"http://{settings.metrics.host}:{health.port}/metrics" if health else None,
+        )
+        try:
+            execute(
+                runtime,
+                sources[0],
+                sources[1],
+                outputs,
+                workers=workers,
+                recover=True,
+                process=process,
+                addresses=address,
+            )
+        finally:
+            dead_letters.close()
+    return 0

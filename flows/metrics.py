@@ -1,0 +1,161 @@
+"""Tidegauge's own metrics, in Prometheus' exposition. Counted from what passes the outputs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from flows.steps import Closed, Priced, PricedGpus
+from schemas.columns import TOO_LATE
+from schemas.dead_letter import DeadLetter
+from schemas.findings import Progress
+from schemas.incident import Incident
+
+Status = Callable[[], Mapping[str, Any]]
+
+
+class FlowMetrics:
+    """Counters and gauges of one process.
+
+    Parameters
+    ----------
+    registry
+        Where they are registered.
+    clock
+        Seconds since the epoch, for delays against event time.
+    """
+
+    def __init__(self, registry: CollectorRegistry, clock: Callable[[], float] = time.time) -> None:
+        self.clock = clock
+
+        def counter(name: str, text: str, labels: Sequence[str] = ()) -> Counter:
+            return Counter(f"tidegauge_{name}", text, labels, registry=registry)
+
+        def gauge(name: str, text: str, labels: Sequence[str] = ()) -> Gauge:
+            return Gauge(f"tidegauge_{name}", text, labels, registry=registry)
+
+        self.events = counter("events", "Usable events read.", ["stream"])
+        self.blocks = counter("blocks", "Blocks read.", ["stream"])
+        self.dead_letters = counter("dead_letters", "Unusable messages, by reason.", ["reason"])
+        self.late = counter(
+            "late_events", "Events after their window's close, by whether they still counted.", ["kept"]
+        )
+        self.unknown_fields = counter("unknown_fields", "Messages seen with fields that no schema knows.")
+        self.lag = gauge("lag_messages", "Messages that wait in the partition.", ["partition"])
+        self.watermark = gauge("watermark_seconds", "Event time up to which windows are closed.", ["stream"])
+        self.delay = gauge("watermark_delay_seconds", "How far that is behind the clock.", ["stream"])
+        self.window_rows = counter("window_rows", "Rows of closed windows.", ["stream"])
+        self.series = gauge("series", "Series watched, by shard.", ["shard"])
+        self.scores = counter("scores", "Judgements made.", ["detector"])
+        self.incidents = counter("incidents", "Incident revisions.", ["kind", "state"])
+        self.open_incidents = gauge("open_incidents", "Incidents open now.", ["kind"])
+
+    def on_requests(self, values: Sequence[Priced]) -> None:
+        """Count blocks of requests."""
+        for priced in values:
+            batch = priced.item.batch
+            self._block("requests", priced.item.partition, priced.item.lag, len(batch.columns), batch.columns.lateness)
+            if batch.unknown_fields:
+                self.unknown_fields.inc(sum(batch.unknown_fields.values()))
+
+    def on_gpus(self, values: Sequence[PricedGpus]) -> None:
+        """Count blocks of GPU samples."""
+        for priced in values:
+            if priced.columns is not None:
+                c = priced.columns
+                self._block("gpus", priced.item.partition, priced.item.lag, len(c), c.lateness)
+
+    def on_closed(self, values: Sequence[Closed]) -> None:
+        """Count window rows and follow the watermark."""
+        for closed in values:
+            stream = "gpus" if closed.gpus or closed.shard == "gpus" else "requests"
+            rows = sum(len(w) for w in closed.requests) + sum(len(w) for w in closed.gpus)
+            if rows:
+                self.window_rows.labels(stream).inc(rows)
+            if 0 < closed.watermark_ns < 2**61:
+                self.watermark.labels(stream).set(closed.watermark_ns / 1e9)
+                self.delay.labels(stream).set(self.clock() - closed.watermark_ns / 1e9)
+
+    def on_progress(self, values: Sequence[Progress]) -> None:
+        """Count judgements."""
+        for progress in values:
+            for report in progress.reports:
+                self.series.labels(progress.shard).set(len(report.series))
+                for f in report.findings:
+                    self.scores.labels(f.detector).inc(len(f.score))
+
+    def on_incidents(self, values: Sequence[Incident]) -> None:
+        """Count revisions and follow what is open."""
+        for incident in values:
+            self.incidents.labels(incident.kind, incident.state).inc()
+            if incident.state == "open":
+                self.open_incidents.labels(incident.kind).inc()
+            elif incident.state == "resolved":
+                self.open_incidents.labels(incident.kind).dec()
+
+    def on_dead(self, values: Sequence[DeadLetter]) -> None:
+        """Count dead letters."""
+        for letter in values:
+            self.dead_letters.labels(letter.reason.value).inc()
+
+    def _block(self, stream: str, partition: str, lag: int | None, n: int, lateness: Any) -> None:
+        self.events.labels(stream).inc(n)
+        self.blocks.labels(stream).inc()
+        if lag is not None:
+            self.lag.labels(partition).set(lag)
+        too_late = int(np.count_nonzero(lateness == TOO_LATE))
+        late = int(np.count_nonzero(lateness)) - too_late
+        if late:
+            self.late.labels("yes").inc(late)
+        if too_late:
+            self.late.labels("no").inc(too_late)
+
+
+class DeliveryMetrics(Collector):
+    """Metrics of the database writer and of the outbox, read when they are asked for.
+
+    Parameters
+    ----------
+    writer, notifier
+        Their `status` functions, or None where there is none.
+    """
+
+    def __init__(self, writer: Status | None, notifier: Status | None) -> None:
+        self.writer, self.notifier = writer, notifier
+
+    def collect(self) -> list[Metric]:
+        """Current values."""
+        out: list[Metric] = []
+        if self.writer is not None:
+            status = self.writer()
+            for key, text in (
+                ("queued_rows", "Rows that wait for the database in memory."),
+                ("spooled_bytes", "Bytes of rows that wait on disk."),
+            ):
+                out.append(GaugeMetricFamily(f"tidegauge_clickhouse_{key}", text, value=float(status.get(key, 0))))
+            rows = CounterMetricFamily("tidegauge_clickhouse_rows", "Rows inserted.", labels=["table"])
+            for table, n in sorted(dict(status.get("inserted_rows", {})).items()):
+                rows.add_metric([table], float(n))
+            out.append(rows)
+            failures = status.get("failures", 0)
+            out.append(CounterMetricFamily("tidegauge_clickhouse_failures", "Failed inserts.", value=float(failures)))
+        if self.notifier is not None:
+            deliveries = CounterMetricFamily(
+                "tidegauge_deliveries", "Incident revisions by receiver and result.", labels=["sink", "result"]
+            )
+            waiting = GaugeMetricFamily(
+                "tidegauge_outbox_waiting", "Revisions that wait to be delivered.", labels=["sink"]
+            )
+            for sink, state in sorted(self.notifier().items()):
+                for result in ("sent", "collapsed", "failed", "dead"):
+                    if result in state:
+                        deliveries.add_metric([sink, result], float(state[result]))
+                waiting.add_metric([sink], float(state.get("waiting", 0)))
+            out += [deliveries, waiting]
+        return out

@@ -1,0 +1,247 @@
+"""Running the flow: opens what the settings name, hands it to the engine, and puts everything away in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import msgspec
+import structlog
+from bytewax.recovery import RecoveryConfig, init_db_dir
+from bytewax.run import cli_main
+from prometheus_client import CollectorRegistry
+
+from flows.assembly import Parts
+from flows.dataflow import Source, build
+from flows.health import HealthServer
+from flows.metrics import DeliveryMetrics, FlowMetrics
+from flows.outputs import Outputs
+from flows.pricing import PriceBook
+from flows.settings import Settings
+from flows.settings_file import secret
+from schemas.incident import Incident
+from sinks import build_sink
+from sinks.clickhouse import Writer, connect, migrate
+from sinks.delivery import Notifier
+from sinks.routing import Route, Router
+
+MIN_SCORE = 0.3
+"""Judgements below it are not worth a row in `scores`."""
+
+DRAIN_S = 10.0
+"""How long a stop waits for rows and messages that are on their way; what is left is on disk."""
+
+
+class Runtime:
+    """Everything a process holds open. A context manager: leaving it delivers and closes.
+
+    Parameters
+    ----------
+    settings
+        Checked settings.
+    notify
+        Whether destinations are called.
+    state_dir
+        Directory of this process's outbox and spool.
+    """
+
+    def __init__(self, settings: Settings, *, notify: bool, process: int = 0) -> None:
+        self.settings = settings
+        self.process = process
+        self.book = PriceBook.load(settings.pricing.overlay)
+        self.parts = Parts(settings, self.book)
+        self.registry = CollectorRegistry()
+        self.metrics = FlowMetrics(self.registry)
+        self.state_dir = Path(settings.state_dir)
+        own = self.state_dir / f"process-{process}"
+        own.mkdir(parents=True, exist_ok=True)
+        self.writer = self._open_writer(own / "spool")
+        self.notifier = self._open_notifier(own / "outbox.sqlite") if notify and settings.destinations else None
+        self.registry.register(
+            DeliveryMetrics(
+                self.writer.status if self.writer else None, self.notifier.status if self.notifier else None
+            )
+        )
+        self.health: HealthServer | None = None
+
+    def __enter__(self) -> Runtime:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def serve(self) -> HealthServer | None:
+        """Start `/metrics` and health, if the settings want them."""
+        m = self.settings.metrics
+        if m.enabled:
+            self.health = HealthServer(self.registry, m.host, m.port, self._missing)
+        return self.health
+
+    def outputs(self) -> Outputs:
+        """Outputs to the database, the destinations and the metrics."""
+        m = self.metrics
+        out = Outputs(
+            requests=[m.on_requests],
+            gpus=[m.on_gpus],
+            closed=[m.on_closed],
+            progress=[m.on_progress],
+            incidents=[m.on_incidents],
+            dead=[m.on_dead],
+        )
+        writer, notifier = self.writer, self.notifier
+        if notifier is not None:
+            out.incidents.append(notifier.accept)
+        if writer is not None:
+            if self.settings.clickhouse is not None and self.settings.clickhouse.store_requests:
+                out.requests.append(
+                    lambda values: (
+                        [
+                            writer.requests(p.item.batch.columns, p.costs, self.book.version)
+                            for p in values
+                            if p.costs is not None
+                        ]
+                        and None
+                    )
+                )
+            out.gpus.append(lambda values: [writer.gpu_samples(p.columns) for p in values if p.columns] and None)
+            out.closed.append(
+                lambda values: (
+                    [
+                        *(writer.request_windows(w) for c in values for w in c.requests if len(w)),
+                        *(writer.gpu_windows(w) for c in values for w in c.gpus if len(w)),
+                    ]
+                    and None
+                )
+            )
+            out.progress.append(
+                lambda values: [writer.scores(r, MIN_SCORE) for p in values for r in p.reports] and None
+            )
+            out.incidents.append(lambda values: writer.incidents(list(values)))
+            out.dead.append(lambda values: writer.dead_letters(list(values)))
+            out.checkpoint = writer.checkpoint
+        return out
+
+    def close(self) -> None:
+        """Deliver what is on its way, then let go of everything."""
+        log = structlog.get_logger()
+        if self.notifier is not None:
+            if not self.notifier.drain(DRAIN_S):
+                log.warning("incidents wait in the outbox for the next start", path=str(self.state_dir))
+            self.notifier.close()
+        if self.writer is not None:
+            self.writer.checkpoint()
+            if not self.writer.drain(DRAIN_S):
+                log.warning("rows wait in the spool for the next start", path=str(self.state_dir))
+            self.writer.close()
+        if self.health is not None:
+            self.health.close()
+
+    def _missing(self) -> str:
+        if self.writer is not None and self.writer.status().get("blocked"):
+            return "the spool is full and the database does not take rows"
+        return ""
+
+    def _open_writer(self, spool: Path) -> Writer | None:
+        c = self.settings.clickhouse
+        if c is None:
+            return None
+        password = secret(c.password, c.password_file, "clickhouse.password")
+        client = connect(c.url, password=password, verify_tls=c.verify_tls)
+        for name in migrate(client, ttl_days_raw=c.ttl_days_raw, ttl_days_windows=c.ttl_days_windows):
+            structlog.get_logger().info("migrated", migration=name)
+        return Writer(
+            lambda: connect(c.url, password=password, verify_tls=c.verify_tls),
+            spool_dir=spool,
+            spool_bytes=c.spool_bytes,
+        )
+
+    def _open_notifier(self, outbox: Path) -> Notifier:
+        s = self.settings
+        sinks = {
+            d.name: build_sink(
+                d.type,
+                name=d.name,
+                url=secret(d.url, d.url_file, f"destinations.{d.name}.url"),
+                secret=secret(d.secret, d.secret_file, f"destinations.{d.name}.secret"),
+                path=d.path,
+                topic=d.topic or s.kafka.incidents_topic,
+                rate_per_s=d.rate_per_s,
+                kafka_options=kafka_options(s),
+            )
+            for d in s.destinations
+        }
+        routes = [
+            Route(
+                destinations=r.destinations,
+                kinds=r.kinds,
+                teams=r.teams,
+                min_severity=r.min_severity,
+                continue_=r.continue_,
+            )
+            for r in s.routes
+        ]
+        rates = {d.name: d.rate_per_s for d in s.destinations if d.rate_per_s is not None}
+        return Notifier(sinks, Router(routes, list(sinks)), outbox, rate_per_s=rates)
+
+
+def kafka_options(settings: Settings) -> dict[str, Any]:
+    """Librdkafka options of every client."""
+    k = settings.kafka
+    options: dict[str, Any] = {"bootstrap.servers": k.bootstrap_servers, **k.options}
+    password = secret(None, k.sasl_password_file, "kafka.sasl_password")
+    if password is not None:
+        options["sasl.password"] = password
+    return options
+
+
+def execute(
+    runtime: Runtime,
+    requests: Source | None,
+    gpus: Source | None,
+    outputs: Outputs,
+    *,
+    workers: int = 1,
+    recover: bool = False,
+    process: int | None = None,
+    addresses: Sequence[str] | None = None,
+) -> None:
+    """Run the flow until its sources end, or for ever.
+
+    Parameters
+    ----------
+    recover
+        Keep state in the state directory and resume from it.
+    process, addresses
+        This process's number and everyone's `host:port`, for a cluster.
+    """
+    flow = build(requests, gpus, runtime.parts, outputs, process=str(runtime.process))
+    recovery = None
+    if recover:
+        directory = runtime.state_dir / "recovery"
+        directory.mkdir(parents=True, exist_ok=True)
+        if not any(directory.glob("part-*.sqlite3")):
+            init_db_dir(directory, 1)
+        recovery = RecoveryConfig(str(directory))
+    cli_main(
+        flow,
+        workers_per_process=workers,
+        process_id=process,
+        addresses=list(addresses) if addresses else None,
+        epoch_interval=timedelta(seconds=runtime.settings.epoch_s),
+        recovery_config=recovery,
+    )
+
+
+def incident_lines(write: Callable[[bytes], object]) -> Callable[[Sequence[Incident]], None]:
+    """An output that writes incidents as JSON lines."""
+
+    def put(incidents: Sequence[Incident]) -> None:
+        for incident in incidents:
+            write(msgspec.json.encode(incident) + b"\n")
+
+    return put

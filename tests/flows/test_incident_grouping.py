@@ -1,0 +1,50 @@
+"""One cause, one incident, at the level that names the cause."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flows.incidents.grouping import groups, naming, related
+from schemas.series import Series
+
+
+def s(**dims: str) -> Series:
+    return Series("requests", tuple(dims), tuple(dims.values()))
+
+
+TOTAL, TEAM, LEAF = s(), s(team="a"), s(team="a", model="m")
+
+
+def test_team_model_and_total_are_one_group() -> None:
+    assert groups([LEAF, TOTAL, TEAM]) == [[TOTAL, TEAM, LEAF]]
+
+
+def test_two_teams_are_two_groups_and_the_total_joins_the_larger() -> None:
+    other = s(team="b")
+    assert sorted(groups([TOTAL, TEAM, LEAF, other]), key=len) == [[other], [TOTAL, TEAM, LEAF]]
+
+
+def test_a_provider_outage_seen_by_several_teams_is_one_group() -> None:
+    outage = s(provider="p", model="m")
+    seen = [outage, s(team="a", model="m"), s(team="b", model="m")]
+    assert len(groups(seen)) == 1
+
+
+def test_streams_are_never_mixed() -> None:
+    gpu = Series("gpus", ("team",), ("a",))
+    assert not related(TEAM, gpu)
+    assert len(groups([TEAM, gpu])) == 2
+
+
+def test_the_most_specific_series_that_carries_the_change_names_the_cause() -> None:
+    assert naming([(TOTAL, 100.0), (TEAM, 99.0), (LEAF, 95.0), (s(team="a", model="n"), 4.0)]) == LEAF
+
+
+def test_a_series_that_carries_only_a_part_does_not_name_the_cause() -> None:
+    assert naming([(TEAM, 100.0), (LEAF, 50.0), (s(team="a", model="n"), 50.0)]) == TEAM
+
+
+@given(st.permutations([TOTAL, TEAM, LEAF, s(team="b"), s(provider="p", model="m"), s(team="c", model="x")]))
+def test_the_order_of_the_series_does_not_matter(order: list[Series]) -> None:
+    assert groups(order) == groups(sorted(order))
