@@ -84,7 +84,7 @@ def prefix_of(hash_ids: Sequence[int], input_tokens: int) -> tuple[str | None, i
     >>> prefix_of([7, 8, 9], 1_100)[1]
     1024
     >>> prefix_of([7, 8, 9], 1_100) == prefix_of([7, 8, 4, 5], 2_040)
-    False
+    True
     >>> prefix_of([7], 300)
     (None, None)
     """

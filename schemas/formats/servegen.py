@@ -14,7 +14,7 @@ from typing import Annotated, BinaryIO, ClassVar
 
 from msgspec import Meta, Struct
 
-from schemas.errors import BadEvent
+from schemas.errors import BadEvent, Reason
 from schemas.formats.base import Stream
 from schemas.formats.csv_lines import csv_lines, fields, typed
 from schemas.request_event import RequestEvent
@@ -29,6 +29,9 @@ SLICE_S = 5
 lies further back in time than the dataflow's default `windows.disorder_s`."""
 
 SLICES = WINDOW_S // SLICE_S
+
+MOST_REQUESTS = 100_000
+"""Requests that one message may stand for, so that none fills the memory. Slices stay below it at any accepted rate."""
 
 TRACE_START_NS = 1_735_689_600 * 10**9
 """2025-01-01T00:00:00Z stands for second 0 of the trace, which publishes no date; the date here is ours."""
@@ -90,6 +93,8 @@ class ServeGenFormat:
         values = fields(payload)
         if len(values) == len(HEADER):
             window = typed([*values, "0"], _Slice)
+            if window.requests > MOST_REQUESTS:
+                raise BadEvent(Reason.OUT_OF_RANGE, f"more than {MOST_REQUESTS} requests in one line; send its slices")
             return _events(window, 0, window.requests)
         window = typed(values, _Slice)
         return _events(window, _first(window.requests, window.slice_no), _first(window.requests, window.slice_no + 1))

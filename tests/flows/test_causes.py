@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flows.causes import MESSAGE_CHARS, classify, default_rules, gather, load_rules
-from schemas.cause import CAUSES, Cause
+from schemas.cause import CAUSES, RETRY_HELPS, Cause
 from schemas.errors import BadSettings
 
 DATA = Path(os.environ.get("TIDEGAUGE_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -321,6 +321,14 @@ def test_every_pattern_repeats_a_bounded_number_of_times() -> None:
             for alternative in rule.message.pattern.split("|"):
                 assert alternative.count("{") <= 1, rule.name
             assert rule.message.pattern == rule.message.pattern.lower(), rule.name
+
+
+def test_document_says_of_every_cause_whether_retry_helps() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "causes.md").read_text(encoding="utf-8")
+    cells = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| `")]
+    assert {row[0].strip("`"): row[-1].split(",")[0] == "yes" for row in cells} == {
+        cause.label: RETRY_HELPS[cause] for cause in CAUSES
+    }
 
 
 def test_every_rule_names_its_source() -> None:

@@ -130,6 +130,12 @@ def test_servegen_event_lies_in_the_slice_that_its_line_names() -> None:
             assert slice_no * 5 <= second < slice_no * 5 + 5
 
 
+def test_servegen_message_never_stands_for_more_events_than_memory_holds() -> None:
+    assert refusal("servegen", "m,1,0,200,1,Gamma") is Reason.OUT_OF_RANGE
+    assert refusal("servegen", "m,1,0,10001,1,Gamma,0") is Reason.OUT_OF_RANGE
+    assert sum(1 for _ in get_format("servegen").decode(b"m,1,0,10000,1,Gamma,119")) == 50_000
+
+
 def test_servegen_line_that_cannot_be_read_is_passed_on_once() -> None:
     file = SERVEGEN_HEADER + b"\nm,1,600,0.005,1,Gamma\nbad\nm,1,0,0.005,1,Gamma\n"
     assert list(get_format("servegen").lines(io.BytesIO(file))).count(b"bad") == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import random
 import re
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -42,6 +43,7 @@ SAMPLES: dict[str, list[bytes]] = {
 STREAMS = {"requests": RequestEvent, "gpus": GpuEvent}
 DECODERS = {stream: msgspec.json.Decoder(event) for stream, event in STREAMS.items()}
 NAMES = sorted(FORMATS)
+DOCUMENT = Path(__file__).parents[2] / "docs" / "formats.md"
 MOST_EVENTS = 2_000
 """Of one message, in these tests; a window of `servegen` may hold millions."""
 
@@ -78,6 +80,12 @@ def check(name: str, payload: bytes) -> None:
 
 def test_every_format_has_samples() -> None:
     assert set(FORMATS) <= set(SAMPLES), "add a sample message of the new format to SAMPLES"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_format_is_documented(name: str) -> None:
+    headings = [line for line in DOCUMENT.read_text(encoding="utf-8").splitlines() if line.startswith("## ")]
+    assert any(f"`{name}`" in heading for heading in headings), f"describe {name} in docs/formats.md"
 
 
 @pytest.mark.parametrize("name", NAMES)
