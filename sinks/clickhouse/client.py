@@ -24,7 +24,7 @@ MAX_ERROR_CHARS = 300
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _SECRETS = re.compile(
     r"(?P<url>://[^/@\s]*@)"
-    r"|(?P<key>\b(?:password|passwd|secret|token|authorization|x-clickhouse-key)\b['\"]?\s*[=:]\s*(?:basic\s+|bearer\s+)?)[^\s,;&]+",
+    r"|(?P<key>\b(?:password|passwd|secret|token|authorization|x-clickhouse-key)\b['\"]?\s*[=:]\s*['\"]?(?:basic\s+|bearer\s+)?)[^\s,;&'\"]+",
     re.IGNORECASE,
 )
 _DATA = re.compile(r"(?:While executing|\(while reading|: while converting|Row \d+:|Stack trace).*", re.DOTALL)

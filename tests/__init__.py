@@ -1,0 +1,1 @@
+"""Tests, with builders and servers that they share."""

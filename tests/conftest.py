@@ -1,0 +1,87 @@
+"""Servers for all tests: the embedded engine, a ClickHouse server over HTTP, a Kafka broker.
+
+Real servers are started once per test process, on demand. Addresses given in `TIDEGAUGE_TEST_CLICKHOUSE` and
+`TIDEGAUGE_TEST_KAFKA` win over our own. Where a server cannot be had, its tests are skipped, saying what is missing,
+unless `TIDEGAUGE_REQUIRE_SERVERS=1`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))  # `tests.builders` and `tests.servers` are imported by name
+
+CLICKHOUSE_ENV = "TIDEGAUGE_TEST_CLICKHOUSE"
+KAFKA_ENV = "TIDEGAUGE_TEST_KAFKA"
+
+
+@pytest.fixture(scope="session")
+def chdb_url(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """URL of an embedded database of this test process.
+
+    A process holds one engine at a time, and it ends with its last client: close yours before the test ends, and
+    another test may open another directory.
+    """
+    return f"chdb://{tmp_path_factory.mktemp('chdb') / 'db'}"
+
+
+@pytest.fixture(scope="session")
+def migrated_databases() -> Iterator[Any]:
+    """The databases of `chdb_client` and `clickhouse_client`."""
+    from tests.servers.databases import MigratedDatabases
+
+    databases = MigratedDatabases()
+    yield databases
+    databases.drop()
+
+
+@pytest.fixture
+def chdb_client(chdb_url: str, migrated_databases: Any) -> Iterator[Any]:
+    """Client of the embedded engine with a migrated, empty database; leave its tables as they are."""
+    yield from migrated_databases.emptied(chdb_url)
+
+
+@pytest.fixture(scope="session")
+def clickhouse_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a ClickHouse server over HTTP, shared by the tests of this process: do not stop it."""
+    given = os.environ.get(CLICKHOUSE_ENV)
+    if given:
+        yield given
+        return
+    from tests.servers.cache import free_port
+    from tests.servers.clickhouse import ClickHouseServer
+
+    server = ClickHouseServer(tmp_path_factory.mktemp("clickhouse"), free_port())
+    server.start()
+    yield server.url
+    server.stop()
+
+
+@pytest.fixture
+def clickhouse_client(clickhouse_server: str, migrated_databases: Any) -> Iterator[Any]:
+    """Client of the shared server with a migrated, empty database; leave its tables as they are."""
+    yield from migrated_databases.emptied(clickhouse_server)
+
+
+@pytest.fixture(scope="session")
+def kafka_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Bootstrap servers of a real Kafka broker, shared by the tests of this process: use topics of your own."""
+    given = os.environ.get(KAFKA_ENV)
+    if given:
+        yield given
+        return
+    from tests.servers.cache import free_port
+    from tests.servers.kafka import KafkaBroker
+
+    broker = KafkaBroker(tmp_path_factory.mktemp("kafka"), free_port(), free_port())
+    broker.start()
+    yield broker.bootstrap_servers
+    broker.stop()
