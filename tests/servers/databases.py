@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from sinks.clickhouse.client import connect
-from sinks.clickhouse.migrator import RAW_TABLES, WINDOW_TABLES, migrate
+from sinks.clickhouse.migrate import RAW_TABLES, WINDOW_TABLES, migrate
 
 
 def new_database(url: str) -> Iterator[Any]:

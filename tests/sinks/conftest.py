@@ -27,7 +27,7 @@ def database(request: pytest.FixtureRequest) -> Any:
 @pytest.fixture
 def own_database(engine_url: str) -> Iterator[Any]:
     """Client of each kind of engine, with a migrated database that the test may change."""
-    from sinks.clickhouse.migrator import migrate
+    from sinks.clickhouse.migrate import migrate
     from tests.servers.databases import new_database
 
     for client in new_database(engine_url):

@@ -9,7 +9,7 @@ from schemas.errors import BadSettings
 from schemas.gpu_window import SUMS as GPU_SUMS
 from schemas.request_window import SUMS
 from sinks.clickhouse import finding_tables, tables, window_tables
-from sinks.clickhouse.migrator import RAW_TABLES, WINDOW_TABLES, column_types, migrate, migrations
+from sinks.clickhouse.migrate import RAW_TABLES, WINDOW_TABLES, column_types, migrate, migrations
 from tests import builders
 from tests.servers.databases import new_database
 from tests.sinks.findings import INCIDENT, LETTER, REPORT

@@ -11,7 +11,7 @@ from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
 
 from schemas.errors import BadSettings, DeliveryFailed
 from sinks.clickhouse.client import connect
-from sinks.clickhouse.migrator import migrate
+from sinks.clickhouse.migrate import migrate
 from tests import builders
 from tests.servers.cache import free_port
 from tests.servers.clickhouse import ClickHouseServer
