@@ -79,8 +79,10 @@ class Detector(AnomalyDetector, abc.ABC):  # type: ignore[misc]  # River is unty
 
     @abc.abstractmethod
     def learn_many(self, x: Features, frozen: BoolArray | None = None) -> None:
-        """Learn from one row of every slot; `frozen` slots have an open incident and should not learn its level
-        as normal (the detector caps how long it obeys, so that a lasting level shift is accepted in the end).
+        """Learn from one row of every slot.
+
+        `frozen` slots have an open incident and should not learn its level as normal (the detector caps how long it
+        obeys, so that a lasting level shift is accepted in the end).
         """
 
     # ------------------------------------------------------------------ the bank
