@@ -7,8 +7,12 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from detectors import DETECTORS
+import numpy as np
+
+from detectors import DETECTORS, ON_REQUEST
 from detectors.base import Detector
+from detectors.budget_burn import BudgetBurn
+from detectors.slo_burn import SloBurn
 from flows.banks import Plan
 from flows.detect import RequestDetection
 from flows.detect_gpus import GpuDetection
@@ -17,7 +21,7 @@ from flows.incidents.policy import policies
 from flows.incidents.silences import SilenceRule, Silences
 from flows.partition import GpuPartition, RequestPartition
 from flows.pricing import PriceBook
-from flows.settings import Settings
+from flows.settings import Budget, Settings, Slo
 from flows.sources.item import Item
 from flows.steps import Priced, PricedGpus
 from flows.windows.fold import RequestFold
@@ -105,12 +109,12 @@ class Parts:
     def merge_gpus(self, saved: bytes | None) -> GpuMerge:
         """Windows of all GPUs."""
         w = self.settings.windows
-        merge = GpuMerge(
+        return GpuMerge(
             window_ns=self.window_ns,
             allowed_lateness_ns=self.allowed_lateness_ns,
             evict_after_s=w.evict_after_s,
+            saved=saved,
         )
-        return merge if saved is None else merge.restored_or_cold(saved)
 
     # ------------------------------------------------------------------ judgement
     def detect_requests(self, saved: bytes | None) -> RequestDetection:
@@ -168,19 +172,38 @@ def _ns(at: str | None) -> int | None:
 def _plan(settings: Settings, stream: str) -> Plan:
     d = settings.detection
     factories: dict[str, Callable[[], Detector]] = {}
+    slos: dict[str, Slo] = {}
+    budgets: dict[str, Budget] = {}
     for name, cls in DETECTORS.items():
-        if cls.stream != stream or name in d.disabled:
-            continue
         given = d.parameters.get(name, {})
-        if name == "slo_burn":
+        if cls.stream != stream or name in d.disabled or (name in ON_REQUEST and name not in d.parameters):
+            continue
+        if cls is SloBurn:
             for slo in d.slos:
-                factories[f"slo_burn/{slo.name}"] = partial(cls, **given)
-        elif name == "budget_burn":
+                slos[f"{name}/{slo.name}"] = slo
+                causes = tuple(slo.exclude_causes)
+                factories[f"{name}/{slo.name}"] = partial(cls, objective=None, excluded_causes=causes, **given)
+        elif cls is BudgetBurn:
             for budget in d.budgets:
-                factories[f"budget_burn/{budget.name}"] = partial(cls, **given)
+                budgets[f"{name}/{budget.name}"] = budget
+                factories[f"{name}/{budget.name}"] = partial(cls, **given)
         else:
             factories[name] = partial(cls, **given)
-    return Plan(factories, lambda detector, slot, series: None)
+    for name, make in factories.items():
+        try:
+            make()
+        except (TypeError, ValueError) as problem:
+            raise BadSettings(
+                f"settings: {problem} - at `$.detection.parameters.{name.partition('/')[0]}`. See docs/detectors.md."
+            ) from problem
+
+    def greet(name: str, detector: Detector, slot: int, series: Series) -> None:
+        if isinstance(detector, SloBurn) and fits(slos[name].dims, series):
+            detector.set_objective(np.array([slot]), slos[name].objective)
+        elif isinstance(detector, BudgetBurn) and fits(budgets[name].dims, series):
+            detector.set_budget(np.array([slot]), budgets[name].usd, budgets[name].period_s)
+
+    return Plan(factories, greet)
 
 
 def fits(wanted: dict[str, str], series: Series) -> bool:

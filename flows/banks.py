@@ -35,11 +35,21 @@ class Plan:
     detectors
         Factories by name, in fixed order; called once per shard.
     on_new_series
-        Called with every detector, slot and new series, so that objectives and budgets reach their series.
+        Called with every detector's name, the detector, a slot and its new series, so that objectives and budgets
+        reach their series.
     """
 
     detectors: Mapping[str, Callable[[], Detector]]
-    on_new_series: Callable[[Detector, int, Series], None]
+    on_new_series: Callable[[str, Detector, int, Series], None]
+
+    def greeter(self, detectors: Mapping[str, Detector]) -> Callable[[int, Series], None]:
+        """What to call with every new slot and series."""
+
+        def greet(slot: int, series: Series) -> None:
+            for name, detector in detectors.items():
+                self.on_new_series(name, detector, slot, series)
+
+        return greet
 
 
 def run(detectors: Mapping[str, Detector], cadence: str, x: Mapping[str, FloatArray], slots: Slots) -> list[Findings]:

@@ -36,6 +36,7 @@ from flows.steps import (
     fold,
     fold_gpu_item,
 )
+from schemas.dead_letter import DeadLetter
 from schemas.findings import Progress
 
 V = TypeVar("V")
@@ -61,9 +62,9 @@ def build(
     flow = Dataflow("tidegauge")
     closed: list[Stream[tuple[str, Closed]]] = []
     progress: list[Stream[tuple[str, Progress]]] = []
-    dead = []
+    dead: list[Stream[DeadLetter]] = []
 
-    def write(step_id: str, stream: Stream[Any], to: Sequence[Callable[[Sequence[Any]], None]]) -> None:
+    def write(step_id: str, stream: Stream[Any], to: Sequence[Callable[[Sequence[Any]], object]]) -> None:
         if to:
             keyed = op.map(f"{step_id}_here", stream, lambda value: (process, value))
             op.output(step_id, keyed, Write(process, to, outputs.checkpoint))
@@ -144,7 +145,7 @@ class Write(FixedPartitionedSink[V, None]):
     """
 
     def __init__(
-        self, process: str, to: Sequence[Callable[[Sequence[V]], None]], checkpoint: Callable[[], None]
+        self, process: str, to: Sequence[Callable[[Sequence[V]], object]], checkpoint: Callable[[], None]
     ) -> None:
         self.process, self.to, self.checkpoint = process, to, checkpoint
 
@@ -162,7 +163,7 @@ class Write(FixedPartitionedSink[V, None]):
 
 
 class _Writing(StatefulSinkPartition[V, None]):
-    def __init__(self, to: Sequence[Callable[[Sequence[V]], None]], checkpoint: Callable[[], None]) -> None:
+    def __init__(self, to: Sequence[Callable[[Sequence[V]], object]], checkpoint: Callable[[], None]) -> None:
         self.to, self.checkpoint = to, checkpoint
 
     def write_batch(self, values: list[V]) -> None:

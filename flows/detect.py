@@ -68,7 +68,7 @@ class RequestDetection:
         self.slots = Slots(
             [*self.detectors.values(), self.baseline, self.history],
             max_series=max_series,
-            on_new=lambda slot, series: [plan.on_new_series(d, slot, series) for d in self.detectors.values()] and None,
+            on_new=plan.greeter(self.detectors),
         )
         self._next_ns: int | None = None
         self._empty_run = 0

@@ -56,7 +56,7 @@ class GpuDetection:
         self.slots = Slots(
             list(self.detectors.values()),
             max_series=max_series,
-            on_new=lambda slot, series: [plan.on_new_series(d, slot, series) for d in self.detectors.values()] and None,
+            on_new=plan.greeter(self.detectors),
         )
         self._next_ns: int | None = None
         self._empty_run = 0

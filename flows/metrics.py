@@ -60,6 +60,8 @@ class FlowMetrics:
         """Count blocks of requests."""
         for priced in values:
             batch = priced.item.batch
+            if batch is None:
+                continue
             self._block("requests", priced.item.partition, priced.item.lag, len(batch.columns), batch.columns.lateness)
             if batch.unknown_fields:
                 self.unknown_fields.inc(sum(batch.unknown_fields.values()))

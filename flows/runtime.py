@@ -18,18 +18,17 @@ from flows.assembly import Parts
 from flows.dataflow import Source, build
 from flows.health import HealthServer
 from flows.metrics import DeliveryMetrics, FlowMetrics
-from flows.outputs import Outputs
+from flows.outputs import DatabaseOutputs, Outputs
 from flows.pricing import PriceBook
 from flows.settings import Settings
 from flows.settings_file import secret
 from schemas.incident import Incident
 from sinks import build_sink
-from sinks.clickhouse import Writer, connect, migrate
+from sinks.clickhouse.client import connect
+from sinks.clickhouse.migrate import migrate
+from sinks.clickhouse.writer import Writer
 from sinks.delivery import Notifier
 from sinks.routing import Route, Router
-
-MIN_SCORE = 0.3
-"""Judgements below it are not worth a row in `scores`."""
 
 DRAIN_S = 10.0
 """How long a stop waits for rows and messages that are on their way; what is left is on disk."""
@@ -97,32 +96,14 @@ class Runtime:
         if notifier is not None:
             out.incidents.append(notifier.accept)
         if writer is not None:
+            to = DatabaseOutputs(writer, self.book.version)
             if self.settings.clickhouse is not None and self.settings.clickhouse.store_requests:
-                out.requests.append(
-                    lambda values: (
-                        [
-                            writer.requests(p.item.batch.columns, p.costs, self.book.version)
-                            for p in values
-                            if p.costs is not None
-                        ]
-                        and None
-                    )
-                )
-            out.gpus.append(lambda values: [writer.gpu_samples(p.columns) for p in values if p.columns] and None)
-            out.closed.append(
-                lambda values: (
-                    [
-                        *(writer.request_windows(w) for c in values for w in c.requests if len(w)),
-                        *(writer.gpu_windows(w) for c in values for w in c.gpus if len(w)),
-                    ]
-                    and None
-                )
-            )
-            out.progress.append(
-                lambda values: [writer.scores(r, MIN_SCORE) for p in values for r in p.reports] and None
-            )
-            out.incidents.append(lambda values: writer.incidents(list(values)))
-            out.dead.append(lambda values: writer.dead_letters(list(values)))
+                out.requests.append(to.requests)
+            out.gpus.append(to.gpus)
+            out.closed.append(to.closed)
+            out.progress.append(to.progress)
+            out.incidents.append(to.incidents)
+            out.dead.append(to.dead)
             out.checkpoint = writer.checkpoint
         return out
 

@@ -8,8 +8,8 @@ from cyclopts import Parameter
 
 from flows.settings_file import load, secret
 from schemas.errors import BadSettings
-from sinks.clickhouse import connect
-from sinks.clickhouse import migrate as apply
+from sinks.clickhouse.client import connect
+from sinks.clickhouse.migrate import migrate as apply
 
 
 def migrate(

@@ -84,7 +84,7 @@ def replay(
             outputs.incidents.append(incident_lines(_open(stack, incidents).write))
         if windows is not None:
             target = _open(stack, windows)
-            outputs.ordered_windows = lambda closed: [target.write(x) for w in closed for x in lines(w)] and None
+            outputs.ordered_windows = lambda closed: [target.write(x) for w in closed for x in lines(w)]
         rate = _speed(speed)
         sources: dict[str, FileSource | None] = {}
         for stream in ("requests", "gpus"):
@@ -156,6 +156,8 @@ class _Counts:
 
     def _requests(self, values: Sequence[Priced]) -> None:
         for p in values:
+            if p.item.batch is None:
+                continue
             c = p.item.batch.columns
             self.numbers["requests"] += len(c)
             self.numbers["too_late"] += int((c.lateness == TOO_LATE).sum())

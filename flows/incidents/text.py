@@ -55,12 +55,12 @@ def amount(value: float, unit: str) -> str:
     """A value with its unit, in three or four significant digits."""
     if math.isnan(value):
         return "unknown"
-    if unit.startswith("usd"):
-        return f"${value:,.2f}{unit.removeprefix('usd').replace('_per_hour', '/h')}".replace("_", " ")
-    if unit in {"ratio", "share"}:
-        return f"{value:.1%}"
+    if unit.startswith("USD"):
+        return f"${value:,.2f}{unit.removeprefix('USD').replace(' per hour', '/h')}"
+    if unit.startswith("share of "):
+        return f"{value:.1%} of {unit.removeprefix('share of ')}"
     digits = f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
-    return f"{digits} {unit.replace('_', ' ')}".strip()
+    return f"{digits} {unit}".strip()
 
 
 def summary(
@@ -78,7 +78,7 @@ def summary(
     if not math.isnan(expected):
         text += f" instead of {amount(expected, unit)}"
     if impact_usd_per_hour is not None and impact_usd_per_hour > 0:
-        text += f", {amount(impact_usd_per_hour, 'usd_per_hour')} more"
+        text += f", {amount(impact_usd_per_hour, 'USD per hour')} more"
     text = text[:1].upper() + text[1:] + "."
     return f"{text} {reason}".strip()
 
