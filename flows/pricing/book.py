@@ -43,7 +43,7 @@ RULES = b"1"
 """Raised whenever the rules of this package change what the same prices make of the same request."""
 
 _DEFAULT = "default_overlay.yaml"
-_MAX_CACHED = 4096
+_MAX_CACHED = 8192
 _PICO_PER_TOKEN = Fraction(10**6)
 _PICO_PER_USD = Fraction(10**12)
 

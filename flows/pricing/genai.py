@@ -54,7 +54,7 @@ def provider_id(provider: str) -> str:
     name = provider.strip().lower()
     if name in names.SELF_HOSTED:
         return name
-    found = find_provider_by_id(PROVIDERS, names.PROVIDERS.get(name, name)) if name not in names.ROUTERS else None
+    found = find_provider_by_id(PROVIDERS, names.listed_provider(name)) if name not in names.ROUTERS else None
     return found.id if found else name
 
 
@@ -70,7 +70,7 @@ def find(provider: str, model: str) -> Listing | None:
 def _find_routed(model: str) -> Listing | None:
     """Without a vendor: the prefix (`openai/gpt-4o`) names it, otherwise the model's own name does."""
     prefix, slash, rest = model.strip().lower().partition("/")
-    if slash and (prefix in names.PROVIDERS or any(p.id == prefix for p in PROVIDERS)):
+    if slash and any(p.id == names.listed_provider(prefix) for p in PROVIDERS):
         return find(prefix, rest)
     for spelling in names.models_of(model):
         for seller in PROVIDERS:
@@ -104,6 +104,9 @@ def sheet(listing: Listing, at: datetime, tier: str) -> tuple[Sheet, bool]:
     context = _context_of(listing, at, tier)
     prices = listing.model.get_prices(at, context)
     known = prices.__dict__
+    if not known and listing.model.id.endswith(":free"):
+        # A listing without prices says "no price known"; only where the name says so it says "free".
+        known = dict.fromkeys(_PRICE_KEYS, Decimal(0))
     above = sorted({step.start for p in known.values() if isinstance(p, types.TieredPrices) for step in p.tiers})
     rates = tuple(_rate(known, tokens) for tokens in (0, *(start + 1 for start in above)))
     return Sheet(tuple(above), rates), tier == names.STANDARD or context is not None

@@ -10,8 +10,6 @@ PROVIDERS: dict[str, str] = {
     "aws.bedrock": "aws",
     "az.ai.inference": "azure",
     "az.ai.openai": "azure",
-    "azure.ai.inference": "azure",
-    "azure.ai.openai": "azure",
     "gcp.gemini": "google",
     "gcp.gen_ai": "google",
     "gcp.vertex_ai": "google",
@@ -20,10 +18,6 @@ PROVIDERS: dict[str, str] = {
     "x_ai": "x-ai",
     "xai": "x-ai",
     # LiteLLM custom_llm_provider
-    "azure_ai": "azure",
-    "azure_text": "azure",
-    "bedrock": "aws",
-    "bedrock_converse": "aws",
     "cohere_chat": "cohere",
     "fireworks_ai": "fireworks",
     "gemini": "google",
@@ -33,13 +27,8 @@ PROVIDERS: dict[str, str] = {
     "text-completion-codestral": "mistral",
     "text-completion-openai": "openai",
     "together_ai": "together",
-    "vertex_ai": "google",
-    "vertex_ai_beta": "google",
     "voyage": "voyageai",
     # further common spellings
-    "azure-openai": "azure",
-    "azure_openai": "azure",
-    "azureopenai": "azure",
     "amazon_bedrock": "aws",
     "amazon-bedrock": "aws",
     "fireworks-ai": "fireworks",
@@ -49,7 +38,10 @@ PROVIDERS: dict[str, str] = {
     "together-ai": "together",
 }
 """Event spelling to the id of the price data. It comes before genai-prices' own matching, which would take
-`azure.ai.openai` for OpenAI."""
+`az.ai.openai` for OpenAI."""
+
+FAMILIES: tuple[tuple[str, str], ...] = (("vertex_ai", "google"), ("bedrock", "aws"), ("azure", "azure"))
+"""Beginnings of names that come in many variants (LiteLLM: `vertex_ai-anthropic_models`, ...)."""
 
 SELF_HOSTED: frozenset[str] = frozenset(
     {"vllm", "hosted_vllm", "sglang", "tgi", "triton", "ollama", "ollama_chat", "llamafile", "lm_studio", "self_hosted",
@@ -83,6 +75,13 @@ TIERS: dict[str, str] = {
 _BEDROCK_REGION = re.compile(r"^(us|eu|apac|global|us-gov|jp|au|ca|sa)\.")
 _VERSION = re.compile(r"(@[^/]*|(?<=-v\d):\d+)$")
 _DATE = re.compile(r"[-@](20\d{2}-?[01]\d-?[0-3]\d)(?=$|-v\d)")
+
+
+def listed_provider(provider: str) -> str:
+    """Our best knowledge of a provider's id in the price data, in lower case."""
+    name = provider.strip().lower()
+    family = next((listed for start, listed in FAMILIES if name.startswith(start)), name)
+    return PROVIDERS.get(name, family)
 
 
 def tier_of(service_tier: str) -> str:

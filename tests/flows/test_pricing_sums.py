@@ -166,6 +166,11 @@ def test_a_listing_without_any_price_is_unpriced() -> None:
     assert costs.status.tolist() == [UNPRICED]
 
 
+def test_a_model_listed_as_free_costs_nothing() -> None:
+    costs = price(provider="openrouter", model="agentica-org/deepcoder-14b-preview:free", input_tokens=10)
+    assert (costs.status.tolist(), costs.total_pico.tolist()) == ([PRICED], [0])
+
+
 def test_a_token_kind_without_a_price_makes_the_cost_partial() -> None:
     embedding = {"provider": "voyageai", "model": "voyage-3.5"}
     whole = price(**embedding, input_tokens=1_000)
