@@ -200,7 +200,7 @@ def _status(
         priced = arrays.priced.T[:, row]
         gap = (present & ~priced).any(axis=0)
         anything = np.where(present.any(axis=0), (present & priced).any(axis=0), priced.any(axis=0))
-        unknown = charged & ~anything
+        unknown = charged & ~anything & (arrays.request[row] == 0)
         status[charged & gap] = PARTIAL
         status[unknown] = UNPRICED
     if not arrays.tier_known.all():

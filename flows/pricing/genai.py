@@ -147,7 +147,7 @@ def _context_of(listing: Listing, at: datetime, tier: str) -> dict[str, str] | N
     context = _CONTEXTS.get(tier, {"service_tier": tier})
     for variant in listing.model.price_variants or ():
         applies = all(context.get(key) == value for key, value in variant.when.items())
-        if applies and (variant.constraint is None or variant.constraint.active(at)) and variant.prices.__dict__:
+        if applies and (variant.constraint is None or variant.constraint.active(at)):
             return context
     return None
 

@@ -130,6 +130,13 @@ def test_discount_and_tier_multiply(load: Load) -> None:
     assert usd(batch.total_pico) == LIST_USD * Decimal("0.9") * Decimal("0.5")
 
 
+def test_a_fee_per_request_follows_the_tier(load: Load) -> None:
+    book = load("prices:\n  - model: gpt-4o\n    request_usd: 0.004\n" + SOURCED)
+    events = [{**GPT_4O, "input_tokens": 0, "output_tokens": 0, "service_tier": tier} for tier in ("standard", "batch")]
+    assert book.price(requests(events)).total_pico.tolist() == [4 * 10**9, 2 * 10**9]
+    assert price(book, **GPT_4O).status.tolist() == [PARTIAL]  # the fee is known, its tokens' price is not
+
+
 @pytest.mark.parametrize("at", [datetime(2026, 3, 5, tzinfo=UTC), datetime(2026, 11, 1, tzinfo=UTC)])
 def test_ones_own_tier_multiplier_wins_over_listed_and_default_ones(load: Load, at: datetime) -> None:
     book = load("tiers:\n  - {provider: openai, service_tier: flex, multiplier: 0.4, source: c, checked: 2026-01-01}\n")
@@ -199,7 +206,7 @@ def test_an_empty_overlay_changes_no_price(load: Load) -> None:
             "`valid_to` must lie after `valid_from` - at `$.discounts[0].valid_to` (prices.yaml, line 4)",
         ),
         ("discounts:\n  - percent: 101\n" + SOURCED, "expected a number from 0 to 100 - at `$.discounts[0].percent`"),
-        ("discounts:\n  - percent: 1\n    valid_to: soon\n" + SOURCED, "`$.discounts[0].valid_to` (prices.yaml, line 3)"),
+        ("tiers:\n  - multiplier: 1\n    valid_to: soon\n" + SOURCED, "`$.tiers[0].valid_to` (prices.yaml, line 3)"),
         (
             "prices:\n  - model: m\n    input_usd_per_mtok: 1\n    above:\n      - {input_tokens: 5}\n"
             "      - {input_tokens: 5}\n" + SOURCED,
@@ -243,7 +250,8 @@ def test_every_default_price_is_dated_and_sourced() -> None:
     overlay = parse_overlay(
         files("flows.pricing").joinpath("default_overlay.yaml").read_bytes(), "default_overlay.yaml"
     )
-    assert overlay.tiers and overlay.gpus
+    assert overlay.tiers
+    assert overlay.gpus
     assert all(entry.source.startswith("https://") for entry in (*overlay.tiers, *overlay.gpus))
     # A default price of one model or team would be somebody's guess at a contract.
-    assert not overlay.prices and not overlay.discounts and not overlay.aliases
+    assert [*overlay.prices, *overlay.discounts, *overlay.aliases] == []

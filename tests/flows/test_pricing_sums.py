@@ -111,6 +111,12 @@ def test_a_long_prompt_reprices_the_whole_request(tokens: int, input_usd: Decima
     assert usd(costs.output_pico) == output_usd * 100 / M
 
 
+def test_the_threshold_itself_is_still_the_short_price_beside_longer_prompts() -> None:
+    event = {"provider": "anthropic", "model": "claude-sonnet-4-5", "output_tokens": 0}
+    costs = BOOK.price(requests([{**event, "input_tokens": n} for n in (200_000, 200_001)]))
+    assert costs.total_pico.tolist() == [3_000_000 * 200_000, 6_000_000 * 200_001]
+
+
 def test_the_same_event_at_two_dates_has_two_prices() -> None:
     event = {"provider": "openai", "model": "o3", "input_tokens": 1_000_000, "output_tokens": 0}
     before = datetime(2025, 6, 9, 23, 59, 59, 999_999, tzinfo=UTC)
@@ -135,6 +141,11 @@ def test_time_of_day_prices_hold_across_midnight_in_one_block() -> None:
 def test_a_fee_per_request_is_part_of_input() -> None:
     costs = price(provider="perplexity", model="sonar", input_tokens=10, output_tokens=10)
     assert usd(costs.input_pico) == Decimal("1") * 10 / M + Decimal("12") / 1_000
+
+
+def test_a_failure_pays_no_fee_per_request() -> None:
+    costs = price(provider="perplexity", model="sonar", status=500, input_tokens=10, output_tokens=0)
+    assert usd(costs.total_pico) == Decimal("1") * 10 / M
 
 
 def test_fine_prices_round_half_to_even_to_whole_picodollars(tmp_path: Any) -> None:
@@ -203,6 +214,11 @@ def test_a_failure_that_used_nothing_costs_nothing(model: str, tokens: dict[str,
 def test_a_failure_is_charged_for_the_tokens_it_reports() -> None:
     costs = price(**GPT_4O, status=500, input_tokens=1_000, output_tokens=10)
     assert usd(costs.total_pico) == Decimal("2.50") * 1_000 / M + Decimal("10.00") * 10 / M
+
+
+def test_a_failure_that_used_tokens_of_an_unknown_model_is_unpriced() -> None:
+    costs = price(provider="openai", model="no-such-model", status=500, input_tokens=1_000)
+    assert (costs.status.tolist(), costs.total_pico.tolist()) == ([UNPRICED], [MISSING])
 
 
 def test_a_cost_given_by_the_producer_is_taken_as_it_is() -> None:
@@ -286,8 +302,10 @@ AUTUMN = datetime(2026, 11, 1, tzinfo=UTC)
         ("openai", "o3", "flex", AUTUMN, "0.5", PRICED),
         ("openai", "o3", "priority", AUTUMN, "1.75", PRICED),
         ("openai", "o3", "priority", None, "1", PARTIAL),
+        ("azure", "o3", "priority", AUTUMN, "1", PARTIAL),  # Azure does not sell at OpenAI's tier prices
         ("azure.ai.openai", "gpt-4o", "GlobalBatch", None, "0.5", PRICED),
         ("anthropic", "claude-3-7-sonnet-latest", "batch", None, "0.5", PRICED),
+        ("anthropic", "claude-opus-5", "fast", AUTUMN, "2", PRICED),
         ("groq", "llama-3.3-70b-versatile", "flex", None, "1", PRICED),
         ("openai", "gpt-4o", "scale", None, "1", PARTIAL),
     ],
