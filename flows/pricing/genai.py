@@ -40,6 +40,8 @@ _CONTEXTS: dict[str, dict[str, str]] = {
 """Service tier to the request context that selects genai-prices' price variants."""
 
 _DAY_ZERO = date(1970, 1, 1)
+_FIRST_DAY, _LAST_DAY = date(1900, 1, 1), date(2250, 1, 1)
+"""No event lies outside; nanoseconds of days far outside (`9999-12-31`, "for ever") leave int64."""
 
 
 class Listing(NamedTuple):
@@ -121,7 +123,7 @@ def fingerprint() -> Iterator[bytes]:
 
 def day_ns(day: date) -> int:
     """Midnight UTC of a day, in nanoseconds since the epoch."""
-    return (day - _DAY_ZERO).days * DAY_NS
+    return (min(max(day, _FIRST_DAY), _LAST_DAY) - _DAY_ZERO).days * DAY_NS
 
 
 def _constraints(model: types.ModelInfo) -> Iterator[object]:

@@ -99,9 +99,9 @@ def models_of(model: str) -> Iterator[str]:
 
     Examples
     --------
-    >>> list(models_of("bedrock/us.anthropic.claude-x-20250929-v1:0"))[:3]
-    ['bedrock/us.anthropic.claude-x-20250929-v1:0', 'us.anthropic.claude-x-20250929-v1:0', 'us.anthropic.claude-x-20250929-v1']
-    """  # noqa: E501 - the example is one line of output
+    >>> list(models_of("vertex_ai/claude-x@20250929"))
+    ['vertex_ai/claude-x@20250929', 'claude-x@20250929', 'vertex_ai/claude-x', 'claude-x']
+    """
     name = model.strip().lower()
     parts = name.split("/")
     paths = ["/".join(parts[i:]) for i in range(len(parts)) if parts[i]]

@@ -20,6 +20,8 @@ from schemas.errors import BadSettings
 
 MAX_USD = Decimal(1_000_000)
 """Upper bound of any price; more is a slip of the decimal point."""
+MAX_TOKENS = 2**53
+"""Largest token count that an event may carry."""
 MAX_PLACES = 12
 """Decimal places that a price may have."""
 
@@ -173,10 +175,14 @@ def parse_overlay(raw: bytes, name: str) -> Overlay:
         raise BadSettings(
             f"prices: not valid YAML: {getattr(error, 'problem', None) or 'cannot be parsed'} ({where})."
         ) from None
+    except RecursionError:
+        raise BadSettings(f"prices: {name} is nested too deeply. The fields are in docs/prices.md.") from None
     if root is None:
         return Overlay()
     try:
         overlay = msgspec.convert(_plain(root, name), Overlay, strict=False)
+    except RecursionError:
+        raise BadSettings(f"prices: {name} refers to itself. Remove the alias (`*name`).") from None
     except msgspec.ValidationError as error:
         text, _, path = str(error).partition(" - at ")
         raise _bad(text, path.strip("`") or "$", root, name) from None
@@ -190,6 +196,8 @@ def _plain(node: yaml.Node, name: str) -> Any:
     if isinstance(node, yaml.MappingNode):
         out: dict[str, Any] = {}
         for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise BadSettings(f"prices: a key must be a word ({name}, line {key.start_mark.line + 1}).")
             if key.value in out:
                 raise BadSettings(
                     f"prices: `{key.value}` stands twice ({name}, line {key.start_mark.line + 1}). Remove one of them."
@@ -217,6 +225,8 @@ def _problems(overlay: Overlay) -> Iterator[tuple[str, str]]:
             yield path, "expected at least one price"
         for j, step in enumerate(price.above):
             yield from _amounts(step, f"{path}.above[{j}]")
+            if step.input_tokens > MAX_TOKENS:
+                yield f"{path}.above[{j}].input_tokens", f"expected at most {MAX_TOKENS}"
             if step.input_tokens <= (price.above[j - 1].input_tokens if j else 0):
                 yield f"{path}.above[{j}].input_tokens", "thresholds must be above 0 and ascending"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -13,6 +14,8 @@ from typing import Any
 import pytest
 
 from flows.pricing import PriceBook
+from flows.pricing import book as book_module
+from flows.pricing import names as names_module
 from flows.pricing.overlay import (
     Above,
     Alias,
@@ -79,6 +82,14 @@ def test_a_contract_price_holds_from_its_first_to_before_its_last_day(load: Load
     contract, listed = int(1_100 * M), int(LIST_USD * 10**12)
     assert costs.total_pico.tolist() == [listed, contract, contract, listed]
     assert costs.source.texts() == ["genai-prices", "overlay", "overlay", "genai-prices"]
+
+
+def test_a_price_may_hold_for_ever(load: Load) -> None:
+    book = load(
+        "prices:\n  - model: gpt-4o\n    input_usd_per_mtok: 1\n    output_usd_per_mtok: 0\n"
+        "    valid_from: 0001-01-01\n    valid_to: 9999-12-31\n" + SOURCED
+    )
+    assert usd(price(book, **GPT_4O).total_pico) == Decimal("0.001")
 
 
 def test_a_model_that_nobody_lists_gets_its_price_from_the_overlay(load: Load) -> None:
@@ -212,6 +223,13 @@ def test_an_empty_overlay_changes_no_price(load: Load) -> None:
             "      - {input_tokens: 5}\n" + SOURCED,
             "ascending - at `$.prices[0].above[1].input_tokens` (prices.yaml, line 6)",
         ),
+        ("? [a]\n: 1\n", "a key must be a word (prices.yaml, line 1)"),
+        ("prices: &a [*a]\n", "refers to itself"),
+        ("[" * 5_000, "nested too deeply"),
+        (
+            "prices:\n  - model: m\n    request_usd: 1\n    above: [{input_tokens: 99999999999999999999}]\n" + SOURCED,
+            "expected at most 9007199254740992 - at `$.prices[0].above[0].input_tokens` (prices.yaml, line 4)",
+        ),
         ("gpus: []\ngpus: []\n", "`gpus` stands twice (prices.yaml, line 2)"),
         ("prices: [\n", "not valid YAML"),
         ("- 1\n", "(prices.yaml, line 1)"),
@@ -244,6 +262,12 @@ def test_the_documented_overlay_is_valid_and_shows_every_field(load: Load) -> No
     shown = set(re.findall(r"^[ -]*([a-z_]+):", example, re.MULTILINE)) | set(re.findall(r"[{,] *([a-z_]+):", example))
     entries = (Overlay, ContractPrice, Above, TierMultiplier, Discount, Alias, GpuPrice)
     assert {field for entry in entries for field in entry.__struct_fields__} <= shown
+
+
+def test_the_examples_in_docstrings_hold() -> None:
+    for module in (book_module, names_module):
+        assert doctest.testmod(module).attempted > 0
+        assert doctest.testmod(module).failed == 0
 
 
 def test_every_default_price_is_dated_and_sourced() -> None:
