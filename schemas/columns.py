@@ -118,6 +118,8 @@ class Costs:
 
     `total = input + cache_read + cache_write + output + reasoning` for `priced` and `partial` rows; `given` rows carry
     the producer's total, their parts 0 where no price is known. `unpriced` rows have `total == MISSING`, parts 0.
+    A `partial` row whose tokens are not known (no usage reported, implausible counts) has `total == MISSING` too, and
+    parts 0: whether a cost is known is told by the total, not by the status.
     """
 
     status: npt.NDArray[np.uint8]
