@@ -78,7 +78,7 @@ def message(incident: Incident) -> dict[str, Any]:
     resolved = incident.state == "resolved"
     blocks: list[tuple[int, Block]] = [
         (0, {"type": "header", "text": _plain(heading(incident), MAX_HEADER_CHARS)}),
-        (0, {"type": "section", "text": _plain(incident.summary or "(no summary)", MAX_SUMMARY_CHARS)}),
+        (0, {"type": "section", "text": _plain(wording.clean(incident.summary) or "(no summary)", MAX_SUMMARY_CHARS)}),
         (0, {"type": "section", "fields": _fields(incident)}),
     ]
     if not resolved:

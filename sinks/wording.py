@@ -163,17 +163,22 @@ def instant(time: str) -> datetime | None:
 def web_links(links: Mapping[str, str]) -> list[tuple[str, str]]:
     """Links as (name, address), without those that are no http(s) address or too long to be clicked.
 
-    What could end the address inside a vendor's markup (spaces, quotes, angle brackets, bars) is percent-encoded.
+    What could end the address inside a vendor's markup, or read as a mention there, is percent-encoded.
     """
     kept: list[tuple[str, str]] = []
     for name, address in links.items():
         # A dimension inside may hold anything, a lone surrogate too, which `quote` cannot encode.
         readable = address.encode("utf-8", "replace").decode()
-        safe = quote(readable, safe="%/:?#[]@!$&()*+,;=~-._")
+        safe = quote(readable, safe="%/:?#[]!$&()*+,;=~-._")
         try:
             parts = urlsplit(safe)
         except ValueError:
             continue
-        if parts.scheme in ("http", "https") and parts.netloc and len(safe) <= MAX_URL_CHARS:
+        if (
+            parts.scheme in ("http", "https")
+            and parts.netloc
+            and "%" not in parts.netloc
+            and len(safe) <= MAX_URL_CHARS
+        ):
             kept.append((kind_words(name), safe))
     return kept
