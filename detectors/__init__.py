@@ -11,7 +11,11 @@ from detectors.cache_regression import CacheRegression
 from detectors.context_growth import ContextGrowth
 from detectors.cost_spike import CostSpike
 from detectors.data_quality import DataQuality
+from detectors.engine_saturation import EngineSaturation
 from detectors.error_burst import ErrorBurst
+from detectors.gpu_fault import GpuFault
+from detectors.gpu_idle import GpuIdle
+from detectors.gpu_saturation import GpuSaturation
 from detectors.latency_regression import LatencyRegression
 from detectors.quota_saturation import QuotaSaturation
 from detectors.river_model import RiverModel
@@ -31,6 +35,10 @@ DETECTORS: dict[str, type[Detector]] = {
     "traffic_drop": TrafficDrop,
     "unpriced_model": UnpricedModel,
     "data_quality": DataQuality,
+    "engine_saturation": EngineSaturation,
+    "gpu_saturation": GpuSaturation,
+    "gpu_idle": GpuIdle,
+    "gpu_fault": GpuFault,
     "river_model": RiverModel,
 }
 """Every detector by its name in the settings."""
