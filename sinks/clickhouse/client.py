@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 import clickhouse_connect
 from clickhouse_connect.driver.client import Client
-from clickhouse_connect.driver.exceptions import ClickHouseError
+from clickhouse_connect.driver.exceptions import ClickHouseError, ProgrammingError
 
 from schemas.errors import BadSettings, DeliveryFailed
 
@@ -27,6 +27,7 @@ _SECRETS = re.compile(
     r"|(?P<key>\b(?:password|passwd|secret|token|authorization|x-clickhouse-key)\b['\"]?\s*[=:]\s*['\"]?(?:basic\s+|bearer\s+)?)[^\s,;&'\"]+",
     re.IGNORECASE,
 )
+_QUERY = re.compile(r"(?: with url: |\(for url )\S+")
 _DATA = re.compile(r"(?:While executing|\(while reading|: while converting|Row \d+:|Stack trace).*", re.DOTALL)
 
 
@@ -136,7 +137,7 @@ def connect(url: str, *, password: str | None = None, verify_tls: bool = True) -
 
 def describe(error: BaseException, *secrets: str | None) -> str:
     """What went wrong, in one line without secrets or data of rows."""
-    text = " ".join(_DATA.sub("", str(error)).split())
+    text = " ".join(_QUERY.sub("", _DATA.sub("", str(error))).split())
     for secret in secrets:
         if secret:
             text = text.replace(secret, "***")
@@ -147,5 +148,7 @@ def describe(error: BaseException, *secrets: str | None) -> str:
 
 
 def is_transport(error: BaseException) -> bool:
-    """Whether the database was not reached, as against reached and refusing."""
+    """Whether the database was not reached, as against reached and refusing, or refused by the client itself."""
+    if isinstance(error, ProgrammingError):
+        return False
     return getattr(error, "code", None) is None and "Code:" not in str(error)

@@ -106,6 +106,7 @@ class Queue:
         with self._sealing:
             with self.changed:
                 everything = everything or self._flush
+                self._flush = False  # a request that comes from now on may concern rows that come from now on
                 names = [
                     name
                     for name, g in self._gathering.items()
@@ -128,8 +129,6 @@ class Queue:
                         del self._gathering[name]
                     for batch in batches:
                         self.put(batch)
-            with self.changed:
-                self._flush = False
 
     def _split(self, pieces: list[pa.Table]) -> list[list[pa.Table]]:
         groups: list[list[pa.Table]] = []

@@ -207,9 +207,9 @@ class Writer:
     def drain(self, timeout_s: float) -> bool:
         """Wait until the database has every row. Returns False if it has not after `timeout_s`."""
         deadline = self._monotonic() + timeout_s
-        self._queue.flush()
         with self._changed:
             while not self._queue.is_empty():
+                self._queue.flush()
                 left = deadline - self._monotonic()
                 if left <= 0:
                     return False

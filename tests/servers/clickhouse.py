@@ -66,11 +66,16 @@ class ClickHouseServer:
         Directory of the data and the log; kept between starts.
     port
         HTTP port; the same one is used after a restart.
+    users_xml
+        ClickHouse's own `users.xml`; by default there is one user, `default`, without password. Users, passwords and
+        grants work; SQL statements that make users do not, for the server has nowhere to keep them. It must have a
+        user `default` without password, by whom the server's own statement runs.
     """
 
-    def __init__(self, path: Path, port: int) -> None:
+    def __init__(self, path: Path, port: int, users_xml: str | None = None) -> None:
         self.path = path
         self.port = port
+        self._users_xml = users_xml
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -84,6 +89,7 @@ class ClickHouseServer:
         self.path.mkdir(parents=True, exist_ok=True)
         arguments = [
             "clickhouse",
+            *self._users(),
             f"--http_port={self.port}",
             "--listen_host=127.0.0.1",
             f"--path={self.path / 'data'}",
@@ -106,6 +112,14 @@ class ClickHouseServer:
                 time.sleep(0.05)
         self.kill()
         raise RuntimeError(f"ClickHouse server did not start: {self._tail()}")
+
+    def _users(self) -> list[str]:
+        if self._users_xml is None:
+            return []
+        users, config = self.path / "users.xml", self.path / "config.xml"
+        users.write_text(self._users_xml)
+        config.write_text(f"<clickhouse><users_config>{users}</users_config></clickhouse>")
+        return [f"--config-file={config}"]
 
     def stop(self) -> None:
         """Ask the server to end, and end it if it does not."""
