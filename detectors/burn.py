@@ -20,18 +20,23 @@ PERIOD_S = 2_592_000.0
 
 
 class Rule(NamedTuple):
-    """One row of the table: `long_s` and `short_s` for a period of `PERIOD_S`."""
+    """One row of the table: `long_s` and `short_s` for a period of `PERIOD_S`.
+
+    `still_s` is ours: an exponential window remembers a severe outage for long after it, so a third, shorter window
+    must burn as well.
+    """
 
     burn: float
     long_s: float
     short_s: float
+    still_s: float
     pages: bool
 
 
 RULES: tuple[Rule, ...] = (
-    Rule(14.4, 3_600.0, 300.0, True),
-    Rule(6.0, 21_600.0, 1_800.0, True),
-    Rule(1.0, 259_200.0, 21_600.0, False),
+    Rule(14.4, 3_600.0, 300.0, 300.0, True),
+    Rule(6.0, 21_600.0, 1_800.0, 300.0, True),
+    Rule(1.0, 259_200.0, 21_600.0, 1_800.0, False),
 )
 WINDOWS_S: tuple[float, ...] = (300.0, 1_800.0, 3_600.0, 21_600.0, 259_200.0)
 """The distinct windows of `RULES`. Windows are exponential sums with that total weight: no ring of 3 days is kept."""
@@ -47,7 +52,7 @@ def keep(window_s: FloatArray, period_s: FloatArray) -> FloatArray:
 
 
 def pressure(burns: FloatArray, thresholds: FloatArray) -> FloatArray:
-    """How far each rule's condition is met: 1 where both of its windows burn at its threshold.
+    """How far each rule's condition is met: 1 where all of its windows burn at its threshold.
 
     Parameters
     ----------
@@ -57,9 +62,8 @@ def pressure(burns: FloatArray, thresholds: FloatArray) -> FloatArray:
         Per slot and rule, shape (n, len(RULES)).
     """
     rates = np.nan_to_num(burns)
-    long_rate = rates[:, [WINDOWS_S.index(rule.long_s) for rule in RULES]]
-    short_rate = rates[:, [WINDOWS_S.index(rule.short_s) for rule in RULES]]
-    return np.asarray(np.minimum(long_rate, short_rate) / thresholds)
+    least = np.minimum(rates[:, _index("long_s")], rates[:, _index("short_s")])
+    return np.asarray(np.minimum(least, rates[:, _index("still_s")]) / thresholds)
 
 
 def score_of_pressure(met: FloatArray, ticket_score: float = TICKET_SCORE) -> FloatArray:
@@ -73,3 +77,7 @@ def score_of_pressure(met: FloatArray, ticket_score: float = TICKET_SCORE) -> Fl
         [rule.pages for rule in RULES], 0.1 * np.log2(np.maximum(met, 1.0)), 0.0
     )  # a ticket does not become a page
     return np.asarray(np.clip(np.max(limits * np.minimum(met, 1.0) + beyond, axis=1), 0.0, 1.0))
+
+
+def _index(field: str) -> list[int]:
+    return [WINDOWS_S.index(getattr(rule, field)) for rule in RULES]

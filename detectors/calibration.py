@@ -52,7 +52,7 @@ class Calibration:
         self,
         columns: int,
         floor: tuple[float, float] = NOMINAL,
-        prior: tuple[float, float] = (1.3, 1.6),
+        prior: tuple[float, float] = (1.15, 1.25),
         memory: float = 2_000.0,
         prefix: str = "tail",
     ) -> None:
@@ -74,8 +74,8 @@ class Calibration:
         quantile, excess = np.maximum(raw_quantile, self.floor[0]), np.maximum(raw_excess, self.floor[1])
         variance = np.maximum(square - raw_excess * raw_excess, 1e-12)
         # Method of moments: shape = (1 - mean^2 / variance) / 2; an exponential tail has shape 0.
-        # Estimation noise alone reads as some 0.06 of shape.
-        shape = np.clip(0.5 * (1 - raw_excess * raw_excess / variance) - 0.06, 0.0, 0.5)
+        # Estimation noise alone reads as some 0.03 of shape.
+        shape = np.clip(0.5 * (1 - raw_excess * raw_excess / variance) - 0.03, 0.0, 0.5)
         scale = excess * (1 - shape)
         with np.errstate(invalid="ignore"):
             y = np.maximum(statistic - quantile, 0.0) / scale

@@ -52,7 +52,7 @@ class ContextGrowth(Detector):
         self.min_ratio = min_ratio
         self.max_freeze_s = max_freeze_s
         columns = tuple(Horizon(length, half_life_s, warm_up_s) for length in horizons_s)
-        self._shift = Shift(columns, spread_half_life_s=half_life_s, prior_spread=0.3, least_spread=0.04)
+        self._shift = Shift(columns, spread_half_life_s=half_life_s, prior_spread=0.3, least_spread=0.04, ramps=True)
         super().__init__()
 
     def _fresh(self, n: int) -> dict[str, FloatArray]:

@@ -12,7 +12,7 @@ from detectors.shift import Horizon, Shift
 from detectors.tail import score_of
 from schemas.money import PICO_PER_USD
 
-TRIES = math.log10(2.0)
+TRIES = math.log10(3.0)
 """Factors of ten taken off because the best of several strongly correlated horizons counts."""
 
 

@@ -80,7 +80,7 @@ class LatencyRegression(Detector):
             row = np.repeat(num / den, width, axis=1) - shifts.baseline
             gate = (shifts.x >= math.log(self.min_ratio)) & (row >= math.log(self.min_ratio) / 2)
         gate &= np.isfinite(shifts.decades)
-        decades = np.where(gate, shifts.decades - math.log10(4.0), -np.inf)
+        decades = np.where(gate, shifts.decades - math.log10(3.0), -np.inf)
         best = np.where(gate.any(axis=1), np.argmax(decades, axis=1), min(1, width - 1))[:, None]
         observed = np.exp(np.take_along_axis(shifts.level, best, axis=1)[:, 0])
         expected = np.exp(np.take_along_axis(shifts.baseline, best, axis=1)[:, 0])

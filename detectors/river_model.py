@@ -14,14 +14,14 @@ from river import anomaly, base
 
 from detectors.base import BoolArray, Detector, Features, FloatArray, Judgement
 from detectors.calibration import Calibration
-from detectors.decay import column, half_life_keep, obey
-from detectors.tail import log10_normal, score_of
+from detectors.decay import SELF_FREEZE, column, half_life_keep, obey
+from detectors.tail import score_of
 
 HOLES = (ZeroDivisionError, IndexError, TypeError, ValueError, OverflowError)
 """What River's models raise on streams that they do not expect: a level of 0 in seasonal Holt-Winters, a forecast
 before the first season, the median before the first value."""
 
-MIDDLE = -math.log10(0.5) + 1e-9
+MIDDLE = 1 / math.log(10.0) + 1e-9
 """The statistic of a score at its own mean: not above it means not strange."""
 
 
@@ -100,7 +100,7 @@ class RiverModel(Detector):
         for slot in range(n):
             models[slot] = copy.deepcopy(prototype)
         state: dict[str, npt.NDArray[Any]] = {"models": models, "holes": np.zeros(n, dtype=np.int64)}
-        for name in ("rows", "mean_weight", "mean_sum", "square_sum", "value_sum", "frozen_s"):
+        for name in ("rows", "mean_weight", "mean_sum", "square_sum", "value_sum", "frozen_s", "unbounded"):
             state[name] = np.zeros(n)
         return state | self._tail.fresh(n)
 
@@ -125,22 +125,42 @@ class RiverModel(Detector):
         return out
 
     def _statistic(self, raw: FloatArray) -> FloatArray:
-        """-log10 of the normal tail of the score's own deviation, to be calibrated. Shape (n, 1)."""
+        """-log10 of the exponential tail of the score's own deviation, to be calibrated. Shape (n, 1).
+
+        Exponential, because most scores are: -log10 of a probability, or a distance.
+        """
+        raw = self._spread_out(raw, self.state["unbounded"])
+        mean, spread = self._level()
+        z = np.where(self.state["mean_weight"] > 1, (raw - mean) / spread, 0.0)
+        return np.asarray(np.where(np.isfinite(raw), np.maximum(z + 1.0, 0.0) / math.log(10.0), np.nan)[:, None])
+
+    def _level(self) -> tuple[FloatArray, FloatArray]:
+        """Mean and standard deviation of the model's score; 0 and 1 where unknown."""
         weight = self.state["mean_weight"]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            mean = self.state["mean_sum"] / weight
-            spread = np.sqrt(np.maximum(self.state["square_sum"] / weight - mean**2, 1e-12))
-            z = np.where(weight > 1, (raw - mean) / np.maximum(spread, 1e-3 * np.abs(mean) + 1e-9), 0.0)
-        return np.asarray(-log10_normal(np.where(np.isfinite(raw), np.clip(z, -40.0, 40.0), np.nan))[:, None])
+        safe = np.maximum(weight, 1e-9)
+        mean = self.state["mean_sum"] / safe
+        spread = np.sqrt(np.maximum(self.state["square_sum"] / safe - mean**2, 1e-12))
+        known = weight > 1
+        return np.where(known, mean, 0.0), np.where(known, np.maximum(spread, 1e-3 * np.abs(mean) + 1e-9), 1.0)
+
+    def _scores(self, raw: FloatArray) -> FloatArray:
+        statistic = self._statistic(raw)
+        decades = self._tail.decades(self.state, statistic)[:, 0]
+        ready = (self.state["rows"] >= self.warm_up_rows) & (self.state["mean_weight"] >= self.warm_up_rows / 2)
+        ready &= statistic[:, 0] > MIDDLE
+        return np.where(ready, score_of(-decades), 0.0)
+
+    @staticmethod
+    def _spread_out(raw: FloatArray, unbounded: FloatArray) -> FloatArray:
+        """Scores that end at 1 crowd there (a probability, a saturated rank); -log10(1 - score) pulls them apart."""
+        apart = -np.log10(np.maximum(1.0 - np.clip(raw, 0.0, 1.0), 1e-16))
+        return np.where(unbounded > 0, raw, apart)
 
     def score_many(self, x: Features) -> Judgement:
         """Judge one row of every slot. Changes nothing."""
         rows, value = self._rows(x)
         raw = self._raw(rows)
-        statistic = self._statistic(raw)
-        decades = self._tail.decades(self.state, statistic)[:, 0]
-        ready = (self.state["rows"] >= self.warm_up_rows) & (statistic[:, 0] > MIDDLE)
-        score = np.where(ready, score_of(-decades), 0.0)
+        score = self._scores(raw)
         with np.errstate(divide="ignore", invalid="ignore"):
             expected = np.where(self.state["rows"] > 0, self.state["value_sum"] / self.state["mean_weight"], np.nan)
         volume = np.nan_to_num(column(x, "requests"))
@@ -151,14 +171,25 @@ class RiverModel(Detector):
         rows, value = self._rows(x)
         raw = self._raw(rows)
         state, window_s = self.state, column(x, "window_s")
-        hold, _ = obey(state, np.zeros(len(rows), np.bool_) if frozen is None else frozen, window_s, self.max_freeze_s)
+        strange = self._scores(raw) >= SELF_FREEZE
+        hold, _ = obey(state, strange if frozen is None else strange | frozen, window_s, self.max_freeze_s)
         failed = np.array([row is not None for row in rows], dtype=np.bool_) & ~np.isfinite(raw)
-        # Many models score 0 for a while; that is not what they score later.
-        learned = np.isfinite(raw) & ~hold & (state["rows"] >= self.warm_up_rows // 2)
+        # Many models score 0 for a while; that is not what they score later. A model that is strange by its own score
+        # does not see the row, but the level of the score is learned: otherwise it could never calm down.
+        learned = np.isfinite(raw) & ~(hold & ~strange) & (state["rows"] >= self.warm_up_rows // 2)
+        learned &= (raw != 0) | (state["mean_weight"] > 0)
         self._tail.learn(
             state, self._statistic(raw), np.ones((len(rows), 1)), (learned & (state["rows"] > 30))[:, None]
         )
         keep = np.where(learned, half_life_keep(window_s, [86_400.0])[:, 0], 1.0)
+        # A score outside [0, 1] shows that the model's scale has no end: what was learned on the other one is void.
+        turned = np.isfinite(raw) & ((raw > 1.0 + 1e-9) | (raw < -1e-9)) & (state["unbounded"] == 0)
+        state["unbounded"] = np.where(turned, 1.0, state["unbounded"])
+        keep = np.where(turned, 0.0, keep)
+        raw = self._spread_out(raw, state["unbounded"])
+        mean, spread = self._level()
+        # An incident's scores must not soon look normal: far ones count as three standard deviations.
+        raw = np.where(turned | (state["mean_weight"] < 20), raw, np.minimum(raw, mean + 3 * spread))
         for name, add in (
             ("mean_weight", np.ones(len(raw))),
             ("mean_sum", raw),

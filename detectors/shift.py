@@ -26,11 +26,21 @@ from detectors.tail import log10_normal
 
 State = dict[str, npt.NDArray[Any]]
 
-PRIOR_ROWS = 12.0
+PRIOR_ROWS = 8.0
 """Rows that the prior spread is worth."""
 
 RELEARN = 0.02
 """Part of its weight that a level keeps when a lasting change is accepted."""
+
+WINSOR = 2.5
+"""Standard deviations beyond which a row counts no further away for mean and spread: one giant request must not
+blind the series."""
+
+OUTSIDE = 0.1
+"""What such a row counts where ramps are watched."""
+
+SLOW_S = 1_200.0
+"""Horizons of this length are not moved by one giant request: what lies far out there is a trend."""
 
 LOWEST = -3.0
 """Floor of x: a row without any spend is not infinitely far below."""
@@ -50,11 +60,12 @@ class Shifts:
 
     x: FloatArray
     """Log ratio against the baseline; NaN where unknown."""
-    away: FloatArray
-    """x without its own recent mean, which removes the lag of the baseline behind a daily cycle (Brown's double
-    smoothing)."""
+    mean: FloatArray
+    """Recent mean of x: the lag of the baseline behind a daily cycle (Brown's double smoothing)."""
+    spread: FloatArray
+    """Standard deviation of x around it."""
     z: FloatArray
-    """`away` in standard deviations."""
+    """(x - mean) / spread."""
     decades: FloatArray
     """Calibrated -log10 of the tail probability; NaN while warming up."""
     level: FloatArray
@@ -75,11 +86,14 @@ class Shift:
     spread_half_life_s
         Memory of mean and variance of x.
     prior_spread
-        Standard deviation of x believed before data.
+        Standard deviation of x of one minute believed before data; less at longer horizons.
     least_spread
         Standard deviations below this are not believed.
     logged
         The level already is a logarithm (a mean of logs): x is then a difference.
+    ramps
+        Distrust rows far outside when learning what is normal, so that a slow ramp is no excuse for itself. Not for
+        signals with a daily cycle, whose every morning is a ramp.
     """
 
     def __init__(
@@ -90,6 +104,7 @@ class Shift:
         prior_spread: float = 0.5,
         least_spread: float = 0.03,
         logged: bool = False,
+        ramps: bool = False,
     ) -> None:
         self.horizons = horizons
         self.signals = signals
@@ -97,6 +112,9 @@ class Shift:
         self.prior_spread = prior_spread
         self.least_spread = least_spread
         self.logged = logged
+        self.ramps = ramps
+        # The mean over a longer horizon wavers less; the prior says so for independent minutes.
+        self._prior = np.tile([prior_spread * min(1.0, (60.0 / h.length_s) ** 0.5) for h in horizons], signals)
         self._lengths = np.tile([h.length_s for h in horizons], signals)
         self._half_lives = np.tile([h.half_life_s for h in horizons], signals)
         self._warm_ups = np.tile([h.warm_up_s for h in horizons], signals)
@@ -126,13 +144,15 @@ class Shift:
             baseline = np.where(state["base_den"] > 0, state["base_num"] / state["base_den"], np.nan)
             x = level - baseline if self.logged else np.log(np.where(baseline > 0, level / baseline, np.nan))
             x = np.maximum(x, LOWEST)
-            away = x - state["x_sum"] / (state["x_weight"] + PRIOR_ROWS / 4)
-            variance = (state["away_square"] + PRIOR_ROWS * self.prior_spread**2) / (state["away_weight"] + PRIOR_ROWS)
-            z = away / np.maximum(np.sqrt(variance), self.least_spread)
+            mean = state["x_sum"] / (state["x_weight"] + PRIOR_ROWS / 4)
+            away = x - mean
+            variance = (state["away_square"] + PRIOR_ROWS * self._prior**2) / (state["away_weight"] + PRIOR_ROWS)
+            spread = np.maximum(np.sqrt(variance), self.least_spread)
+            z = away / spread
         present = np.repeat(np.isfinite(num) & np.isfinite(den), len(self.horizons), axis=1)
         ready = present & (state["seen_s"] >= self._warm_ups)
         decades = np.where(ready, self.tail.decades(state, -log10_normal(z)), np.nan)
-        return Shifts(x, away, z, decades, level, baseline, new_den)
+        return Shifts(x, mean, spread, z, decades, level, baseline, new_den)
 
     def learn(
         self,
@@ -157,14 +177,18 @@ class Shift:
         learned = present & ~hold[:, None]
         # x and z were measured against the baseline before this row: score first, learn second.
         counts = learned & np.isfinite(shifts.x)
+        away = np.clip(shifts.x - shifts.mean, -WINSOR * shifts.spread, WINSOR * shifts.spread)
+        part = np.where(counts, np.where(self.ramps & (np.abs(shifts.z) > WINSOR), OUTSIDE, 1.0), 0.0)
         level_keep = half_life_keep(window_s, self._half_lives)
         keep = np.where(counts, level_keep, 1.0)
-        state["x_weight"] = state["x_weight"] * keep + counts
-        state["x_sum"] = state["x_sum"] * keep + np.where(counts, shifts.x, 0.0)
+        state["x_weight"] = state["x_weight"] * keep + part
+        state["x_sum"] = state["x_sum"] * keep + np.where(counts, part * (shifts.mean + away), 0.0)
         keep = np.where(counts, half_life_keep(window_s, [self.spread_half_life_s]), 1.0)
-        state["away_weight"] = state["away_weight"] * keep + counts
-        state["away_square"] = state["away_square"] * keep + np.where(counts, shifts.away**2, 0.0)
+        state["away_weight"] = state["away_weight"] * keep + part
+        state["away_square"] = state["away_square"] * keep + np.where(counts, part * away**2, 0.0)
         fresh_part = np.minimum(1.0, 3 * window_s[:, None] / self._lengths)
+        far = self.ramps & (shifts.z > 4.0) & (self._lengths >= SLOW_S)
+        fresh_part = fresh_part * np.where(far, OUTSIDE, 1.0)
         # The tail is learned once mean and spread mean something.
         settled = counts & (state["away_weight"] > 2 * PRIOR_ROWS)
         self.tail.learn(state, -log10_normal(shifts.z), fresh_part, settled)
