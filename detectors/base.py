@@ -55,7 +55,7 @@ class Detector(AnomalyDetector, abc.ABC):  # type: ignore[misc]  # River is unty
 
     kind: ClassVar[str]
     """Kind of incident it can open (`schemas.incident.KINDS`)."""
-    stream: ClassVar[Literal["requests", "gpus"]]
+    stream: ClassVar[Literal["requests", "gpus", "pipeline"]]
     cadence: ClassVar[Cadence]
     features: ClassVar[tuple[str, ...]]
     """Names of the features it reads: `schemas.request_window.SUMS`, `<sketch>_p50|p95|p99`; for GPUs

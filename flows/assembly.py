@@ -20,6 +20,7 @@ from flows.incidents.judge import Judge
 from flows.incidents.policy import policies
 from flows.incidents.silences import SilenceRule, Silences
 from flows.partition import GpuPartition, RequestPartition
+from flows.pipeline import PipelineWatch, Pressure
 from flows.pricing import PriceBook
 from flows.settings import Budget, Settings, Slo
 from flows.sources.item import Item
@@ -53,6 +54,9 @@ class Parts:
         self.allowed_lateness_ns = int(w.allowed_lateness_s * NS)
         self.fold = RequestFold(window_ns=self.window_ns, grouping_sets=w.grouping_sets, shards=w.shards)
         self.policies = policies(settings.incidents.kinds)
+        self.silences = Silences(
+            [SilenceRule(s.matchers, _ns(s.starts_at), _ns(s.ends_at)) for s in settings.incidents.silences]
+        )
         self._plans = {stream: _plan(settings, stream) for stream in ("requests", "gpus")}
 
     # ------------------------------------------------------------------ decode
@@ -150,9 +154,20 @@ class Parts:
             cold_start_s=i.cold_start_s,
             reminder_s=i.reminder_s,
             max_open=i.max_open,
-            silences=Silences([SilenceRule(s.matchers, _ns(s.starts_at), _ns(s.ends_at)) for s in i.silences]),
+            silences=self.silences,
             dashboard_url=i.dashboard_url,
             runbook_url=i.runbook_url,
+            saved=saved,
+        )
+
+    def watch(self, pressure: Pressure, saved: bytes | None) -> PipelineWatch:
+        """The watch over the flow itself."""
+        return PipelineWatch(
+            self.policies,
+            pressure=pressure,
+            silences=self.silences,
+            runbook_url=self.settings.incidents.runbook_url,
+            parameters=self.settings.detection.parameters.get("pipeline_health"),
             saved=saved,
         )
 

@@ -12,6 +12,7 @@ Step ids name saved state: renaming one forgets it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import bytewax.operators as op
@@ -21,6 +22,8 @@ from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 
 from flows.assembly import Parts
 from flows.outputs import Outputs
+from flows.pipeline import PIPELINE
+from flows.sources.item import Item
 from flows.steps import (
     GPUS,
     JUDGE,
@@ -30,6 +33,7 @@ from flows.steps import (
     GpuWindowStep,
     InOrder,
     JudgeStep,
+    PipelineStep,
     Priced,
     PricedGpus,
     WindowStep,
@@ -63,6 +67,7 @@ def build(
     closed: list[Stream[tuple[str, Closed]]] = []
     progress: list[Stream[tuple[str, Progress]]] = []
     dead: list[Stream[DeadLetter]] = []
+    inputs: list[Stream[Item[Any]]] = []
 
     def write(step_id: str, stream: Stream[Any], to: Sequence[Callable[[Sequence[Any]], object]]) -> None:
         if to:
@@ -72,6 +77,7 @@ def build(
     if requests is not None:
         members = requests.list_parts()
         events = op.input("requests", flow, requests)  # Item[RequestBatch]
+        inputs.append(events)
         priced = op.map("price", events, parts.price)  # Priced
         partials = op.flat_map("fold", priced, lambda p: fold(p, parts.fold))  # (shard, Partials)
         windows = op.stateful_batch("windows", partials, lambda saved: WindowStep(parts.merge(members, saved)))
@@ -83,6 +89,7 @@ def build(
     if gpus is not None:
         gpu_members = gpus.list_parts()
         samples = op.input("gpus", flow, gpus)  # Item[GpuBatch]
+        inputs.append(samples)
         priced_gpus = op.map("price_gpus", samples, parts.price_gpus)  # PricedGpus
         gpu_partials = op.flat_map("fold_gpus", priced_gpus, lambda p: fold_gpu_item(p, parts.window_ns))
         gpu_windows = op.stateful_batch(
@@ -104,9 +111,15 @@ def build(
     to_judge = op.map("to_judge", all_progress, lambda p: (JUDGE, p))
     incidents = op.stateful_batch("judge", to_judge, lambda saved: JudgeStep(parts.judge(shards, saved)))
 
+    beats = [op.map(f"beat_{i}", items, _beat) for i, items in enumerate(inputs)]
+    watch = op.stateful_batch(
+        "pipeline", op.merge("beats", *beats), lambda saved: PipelineStep(parts.watch(outputs.pressure, saved))
+    )
+    all_incidents = op.merge("all_incidents", incidents, watch)
+
     write("to_windows", all_closed, outputs.closed)
     write("to_scores", all_progress, outputs.progress)
-    write("to_on_call", op.map("incidents", incidents, lambda kv: kv[1]), outputs.incidents)
+    write("to_on_call", op.map("incidents", all_incidents, lambda kv: kv[1]), outputs.incidents)
     write("to_dead_letters", op.merge("unusable", *dead), outputs.dead)
     if outputs.ordered_windows is not None:
         in_line = op.map("to_line", all_closed, lambda c: ("line", c))
@@ -121,6 +134,11 @@ def _gpu_window_step(parts: Parts, members: Sequence[str], saved: Any | None) ->
     if marks is not None:
         step.watermarks.restore(marks)
     return step
+
+
+def _beat(item: Item[Any]) -> tuple[str, Item[Any]]:
+    """Only what the watch over the flow itself needs."""
+    return PIPELINE, replace(item, batch=None)
 
 
 def _has_requests(priced: Priced) -> bool:

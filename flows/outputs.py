@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from flows.pipeline import Pressure, no_pressure
 from flows.steps import Closed, Priced, PricedGpus
 from schemas.dead_letter import DeadLetter
 from schemas.findings import Progress
@@ -30,6 +31,8 @@ class Outputs:
         Called with the windows in one order that does not depend on workers; None leaves that step out.
     checkpoint
         Called at the end of every epoch: when it returns, everything handed over so far survives a crash.
+    pressure
+        What the outputs are under, for the watch over the flow itself.
     """
 
     requests: list[Callable[[Sequence[Priced]], object]] = field(default_factory=list)
@@ -40,6 +43,7 @@ class Outputs:
     dead: list[Callable[[Sequence[DeadLetter]], object]] = field(default_factory=list)
     ordered_windows: Callable[[Sequence[RequestWindows | GpuWindows]], object] | None = None
     checkpoint: Callable[[], None] = _nothing
+    pressure: Pressure = no_pressure
 
 
 MIN_SCORE = 0.3

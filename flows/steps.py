@@ -11,6 +11,7 @@ from bytewax.operators import StatefulBatchLogic
 from flows.detect import RequestDetection
 from flows.detect_gpus import GpuDetection
 from flows.incidents.judge import Judge
+from flows.pipeline import PipelineWatch
 from flows.sources.item import Item
 from flows.windows.fold import RequestFold
 from flows.windows.gpus import GpuMerge, fold_gpus
@@ -171,6 +172,21 @@ class JudgeStep(StatefulBatchLogic[Progress, Incident, bytes]):
     def snapshot(self) -> bytes:
         """Envelope with tracks and open incidents."""
         return self.judge.snapshot()
+
+
+class PipelineStep(StatefulBatchLogic[Item[Any], Incident, bytes]):
+    """Watches the flow itself."""
+
+    def __init__(self, watch: PipelineWatch) -> None:
+        self.watch = watch
+
+    def on_batch(self, values: list[Item[Any]]) -> tuple[Iterable[Incident], bool]:
+        """Revisions that became due."""
+        return [incident for item in values for incident in self.watch.on_item(item)], False
+
+    def snapshot(self) -> bytes:
+        """Envelope with the watch's judge."""
+        return self.watch.snapshot()
 
 
 class InOrder(StatefulBatchLogic[Closed, RequestWindows | GpuWindows, bytes]):

@@ -25,7 +25,7 @@ HEADLINE: dict[str, str] = {
     "traffic_drop": "has lost its traffic",
     "unpriced_model": "uses a model without a price",
     "data_quality": "delivers unusable telemetry",
-    "pipeline_health": "Tidegauge itself is behind",
+    "pipeline_health": "is behind, or cannot hand over what it has",
 }
 """What each kind of incident says of its series."""
 
@@ -74,7 +74,8 @@ def summary(
     reason: str,
 ) -> str:
     """One or two sentences: what, where, how much and why."""
-    text = f"{name_of(dims)} {HEADLINE[kind]}: {amount(observed, unit)}"
+    who = "Tidegauge itself" if kind == "pipeline_health" else name_of(dims)
+    text = f"{who} {HEADLINE[kind]}: {amount(observed, unit)}"
     if not math.isnan(expected):
         text += f" instead of {amount(expected, unit)}"
     if impact_usd_per_hour is not None and impact_usd_per_hour > 0:

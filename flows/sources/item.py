@@ -26,6 +26,8 @@ class Item(Generic[Batch]):
         The partition is silent and caught up.
     lag
         Messages that still wait in the partition, where known.
+    read_at_ns
+        The clock when the block was read; None in a replay, which has no clock.
     """
 
     partition: str
@@ -33,3 +35,4 @@ class Item(Generic[Batch]):
     watermark_ns: int
     idle: bool = False
     lag: int | None = None
+    read_at_ns: int | None = None

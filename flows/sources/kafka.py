@@ -152,6 +152,8 @@ class KafkaSource(FixedPartitionedSource[Item[Any], Any]):
     stop_at_end
         End a partition once it is caught up (the demo and tests); None runs for ever, otherwise a function that says
         whether producers have finished.
+    monotonic, wall_ns
+        Clocks; a `wall_ns` that returns None switches off the watch over Tidegauge itself.
     """
 
     def __init__(
@@ -167,6 +169,7 @@ class KafkaSource(FixedPartitionedSource[Item[Any], Any]):
         idle_timeout_s: float,
         stop_at_end: Callable[[], bool] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
+        wall_ns: Callable[[], int | None] = time.time_ns,
     ) -> None:
         self.topic = topic
         self.partitions = {f"{topic}/{p}": p for p in partitions}
@@ -178,6 +181,7 @@ class KafkaSource(FixedPartitionedSource[Item[Any], Any]):
         self.idle_timeout_s = idle_timeout_s
         self.stop_at_end = stop_at_end
         self.monotonic = monotonic
+        self.wall_ns = wall_ns
         self._readers: dict[int, _Reader] = {}
         self._lock = threading.Lock()
 
@@ -231,7 +235,7 @@ class _KafkaPart(StatefulSourcePartition[Item[Any], Any]):
         self.offset = messages[-1].offset() + 1
         self.watermark_ns = batch.watermark_ns
         lag = self.reader.lag(source.topic, self.number, self.offset)
-        return [Item(self.name, batch, batch.watermark_ns, lag=lag)]
+        return [Item(self.name, batch, batch.watermark_ns, lag=lag, read_at_ns=source.wall_ns())]
 
     def _quiet(self) -> list[Item[Any]]:
         """Nothing to read: tell the flow when the partition is idle, so that it does not hold windows open."""
@@ -249,7 +253,7 @@ class _KafkaPart(StatefulSourcePartition[Item[Any], Any]):
         watermark_ns = self.watermark_ns
         if watermark_ns > -(2**62):  # event time goes on at the clock's pace since the last message
             watermark_ns += int(silent_s * 1e9)
-        return [Item(self.name, None, watermark_ns, idle=True, lag=0)]
+        return [Item(self.name, None, watermark_ns, idle=True, lag=0, read_at_ns=source.wall_ns())]
 
     def next_awake(self) -> datetime | None:
         return self.awake

@@ -1,0 +1,126 @@
+"""Watching Tidegauge itself: the source's beats in, `pipeline_health` incidents out.
+
+This is the one judgement in real time: its rows are stretches of the clock, and it has a judge of its own, so that a
+flow that is behind can still say so. A replay has no beats and therefore no such incidents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from detectors.pipeline_health import PipelineHealth
+from flows.incidents.judge import Judge
+from flows.incidents.policy import Policy
+from flows.incidents.silences import Silences
+from flows.sources.item import Item
+from flows.state import pack, unpack_or_cold
+from schemas.cause import CAUSES
+from schemas.findings import BASELINE, Findings, Progress, Report
+from schemas.incident import Incident
+from schemas.series import Series
+
+NS = 1_000_000_000
+ROW_NS = 10 * NS
+PIPELINE = "pipeline"
+SERIES = Series(PIPELINE, (), ())
+
+Pressure = Callable[[], Mapping[str, float]]
+"""What the outputs are under: `spool_share`, `outbox_age_s`, `given_up`."""
+
+
+def no_pressure() -> Mapping[str, float]:
+    """Outputs without any trouble."""
+    return {}
+
+
+class PipelineWatch:
+    """Judges every ten seconds of the clock.
+
+    Parameters
+    ----------
+    policies
+        Of all kinds.
+    pressure
+        Asked once per row.
+    silences, runbook_url
+        As for the other incidents.
+    saved
+        What `snapshot` returned.
+    """
+
+    FORMAT = 1
+
+    def __init__(
+        self,
+        policies: Mapping[str, Policy],
+        *,
+        pressure: Pressure = no_pressure,
+        silences: Silences | None = None,
+        runbook_url: str = "",
+        parameters: Mapping[str, Any] | None = None,
+        saved: bytes | None = None,
+    ) -> None:
+        self.pressure = pressure
+        self.detector = PipelineHealth(**(parameters or {}))
+        state = unpack_or_cold("pipeline_watch", self.FORMAT, saved)
+        judged, self._row_ns, self._event_ns, self._lag = state if state is not None else (None, None, {}, {})
+        self.judge = Judge([PIPELINE], policies, silences=silences, runbook_url=runbook_url, saved=judged)
+
+    def on_item(self, item: Item[Any]) -> list[Incident]:
+        """Take over one beat of one partition."""
+        if item.read_at_ns is None:
+            return []
+        if item.idle:
+            self._event_ns.pop(item.partition, None)
+        else:
+            self._event_ns[item.partition] = item.watermark_ns
+        if item.lag is not None:
+            self._lag[item.partition] = item.lag
+        row_ns = item.read_at_ns // ROW_NS * ROW_NS
+        if self._row_ns is None:
+            self._row_ns = row_ns
+        if row_ns <= self._row_ns:
+            return []
+        self._row_ns = row_ns
+        return self._judge(row_ns, item.read_at_ns)
+
+    def snapshot(self) -> bytes:
+        """State for `saved`."""
+        return pack("pipeline_watch", self.FORMAT, (self.judge.snapshot(), self._row_ns, self._event_ns, self._lag))
+
+    def _judge(self, row_ns: int, now_ns: int) -> list[Incident]:
+        slowest = min((at for at in self._event_ns.values() if at > 0), default=now_ns)
+        x = {name: np.array([float(self.pressure().get(name, 0.0))]) for name in self.detector.features}
+        x["delay_s"] = np.array([max(now_ns - slowest, 0) / NS])
+        x["lag_messages"] = np.array([float(sum(self._lag.values()))])
+        x["window_s"] = np.array([ROW_NS / NS])
+        j = self.detector.score_many(x)
+        findings = Findings(
+            kind=self.detector.kind,
+            detector=self.detector.kind,
+            unit=self.detector.unit,
+            effect_unit=self.detector.effect_unit,
+            cadence="window",
+            score=j.score,
+            observed=j.observed,
+            expected=j.expected,
+            impact_usd_per_hour=j.impact_usd_per_hour,
+            effect=j.effect,
+            volume=j.volume,
+            detail=j.detail,
+        )
+        report = Report(
+            shard=PIPELINE,
+            start_ns=row_ns - ROW_NS,
+            end_ns=row_ns,
+            series=[SERIES],
+            age_s=np.array([np.inf]),
+            current=np.zeros((0, len(BASELINE)), np.int64),
+            usual=np.zeros((0, len(BASELINE))),
+            errors_by_cause=np.zeros((1, len(CAUSES)), np.int64),
+            findings=[findings],
+        )
+        return self.judge.on_progress(Progress(PIPELINE, row_ns, [report]))
