@@ -142,14 +142,16 @@ class Writer:
     def checkpoint(self) -> None:
         """Return once every row accepted so far is inserted or durable on disk.
 
-        Costs nothing when nothing waits. A healthy server gets `PATIENCE_S` to take the rows; otherwise they are
-        written to the spool. Waits longer only when the spool is full, for then nothing else keeps the promise.
+        Costs nothing when nothing waits. A server that keeps up gets `PATIENCE_S` to take the rows; otherwise they
+        are written to the spool. Waits longer only when the spool is full, for then nothing else keeps the promise.
         """
         self._check_open()
         if self._queue.is_durable():
             return
+        behind = bool(self._queue.batches())
         self._queue.flush()
-        if self._loader.healthy:
+        # Waiting is worth it only while the server keeps up: with a backlog the disk is sooner done.
+        if self._loader.healthy and not behind:
             deadline = self._monotonic() + PATIENCE_S
             with self._changed:
                 while not self._queue.is_durable() and self._loader.healthy:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -381,3 +384,29 @@ def test_a_server_killed_on_the_way_has_every_row_once_afterwards(tmp_path: Path
     finally:
         writer.close()
         server.kill()
+
+
+def test_rows_of_a_checkpoint_survive_the_kill_of_the_process(
+    tmp_path: Path, chdb_client: Any, writer_for: Any
+) -> None:
+    program = f"""
+import os, signal, sys
+sys.path.insert(0, {str(Path(__file__).parents[2])!r})
+from pathlib import Path
+from sinks.clickhouse.client import connect
+from sinks.clickhouse.writer import Writer
+from tests import builders
+
+writer = Writer(
+    lambda: connect("http://127.0.0.1:{free_port()}/db"), spool_dir=Path({str(tmp_path / "spool")!r}), spool_bytes=10**8
+)
+columns = builders.request_columns(100)
+writer.requests(columns, builders.costs_for(columns), "v1")
+writer.checkpoint()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
+    writer = writer_for(chdb_client)
+    assert writer.drain(30)
+    assert stored(chdb_client) == (100, 100)
