@@ -75,6 +75,7 @@ class Courier:
         self._refresh_at = clock()
         # After a batch was refused for good, so many are sent one by one, to find the one that is to blame.
         self._singly = 0
+        self._failed: frozenset[str] = frozenset()
 
     @property
     def failures(self) -> int:
@@ -111,7 +112,7 @@ class Courier:
         batch = 1 if self._singly else self.traits.batch
         # Only a record can be planned from its first rows; for people the newest revision may be the last row.
         waiting = self._outbox.waiting(self.name, batch if self.traits.recording else -1)
-        return plan(waiting, now, self.traits, batch=batch)
+        return plan(waiting, now, self.traits, batch=batch, failed=self._failed)
 
     def _drop(self, todo: Plan, now: float) -> None:
         self._outbox.settle(todo.superseded, "superseded", now)
@@ -134,6 +135,7 @@ class Courier:
         self._outbox.begin(readable)
         failure = self._write(incidents)
         now = self._clock()
+        self._failed = frozenset() if failure is None else frozenset(r.incident_id for r in readable)
         if failure is None:
             self._outbox.sent(self.name, readable, now, refreshed=self.traits.refresh_s is not None)
             self.counters["sent"] += len(readable)

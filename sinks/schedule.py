@@ -48,7 +48,14 @@ class Plan:
     """Epoch seconds at which to plan again, if nothing is to be sent now; None: when something new is accepted."""
 
 
-def plan(waiting: Sequence[Waiting], now: float, traits: Traits, *, batch: int | None = None) -> Plan:
+def plan(
+    waiting: Sequence[Waiting],
+    now: float,
+    traits: Traits,
+    *,
+    batch: int | None = None,
+    failed: frozenset[str] = frozenset(),
+) -> Plan:
     """Choose what one destination gets next.
 
     A recording destination gets everything in the order of acceptance. The others get, most severe incident first, the
@@ -64,6 +71,9 @@ def plan(waiting: Sequence[Waiting], now: float, traits: Traits, *, batch: int |
         Of the destination.
     batch
         Most incidents in one request; None is what the traits say.
+    failed
+        Incidents of the last request, if it failed: others go first, or one that can never succeed would be tried
+        again at the end of every pause and let nobody pass.
     """
     size = traits.batch if batch is None else batch
     if traits.recording:
@@ -88,7 +98,8 @@ def plan(waiting: Sequence[Waiting], now: float, traits: Traits, *, batch: int |
             superseded.append(min(row, rival, key=lambda r: r.revision))
     unneeded = [r for r in newest.values() if traits.tracks_state and r.state == "resolved" and not r.told]
     candidates = [r for r in newest.values() if r not in unneeded]
-    due = sorted((r for r in candidates if r.next_at <= now), key=lambda r: (-r.urgency, first_seq[r.incident_id]))
+    due = [r for r in candidates if r.next_at <= now]
+    due.sort(key=lambda r: (r.incident_id in failed, -r.urgency, first_seq[r.incident_id]))
     if due:
         return Plan(due[:size], superseded, unneeded)
     wake_at = min((r.next_at for r in candidates), default=None)
