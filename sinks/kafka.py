@@ -106,16 +106,22 @@ class KafkaTopic:
             Retryable, unless a message itself is refused (too large).
         """
         failures: list[KafkaError] = []
+        acknowledgements = 0
 
         def acknowledged(error: KafkaError | None, _message: object) -> None:
-            if error is not None:
+            nonlocal acknowledgements
+            if error is None:
+                acknowledgements += 1
+            else:
                 failures.append(error)
 
         self._trouble = ""
         for incident in rows:
             self._produce(incident, acknowledged, failures)
         # `message.timeout.ms` bounds every message; the rest is for its report.
-        missing = self._producer.flush(self._timeout_s + 5.0)
+        self._producer.flush(self._timeout_s + 5.0)
+        # Not what `flush` returns: that counts librdkafka's own notices too.
+        missing = len(rows) - acknowledgements - len(failures)
         if missing:
             self._restart()
             raise self._failed(f"{missing} of {len(rows)} messages unacknowledged after {self._timeout_s:g} s", True)
