@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from schemas.cause import Cause
-from schemas.columns import DIMENSIONS, GPU_DIMENSIONS, PRICING_STATUS, UNPRICED, Costs, GpuColumns, RequestColumns
+from schemas.columns import DIMENSIONS, GPU_DIMENSIONS, MISSING, PRICING_STATUS, Costs, GpuColumns, RequestColumns
 from sinks.clickhouse import arrow
 
 CAUSE_LABELS: tuple[str, ...] = ("", *(cause.label for cause in Cause if cause is not Cause.NONE))
@@ -51,7 +51,7 @@ def _identities(columns: RequestColumns) -> list[str]:
 def requests(columns: RequestColumns, costs: Costs, price_version: str) -> pa.Table:
     """Requests with their costs. Money is NULL where no price is known."""
     n = len(columns)
-    priced = costs.status != UNPRICED
+    priced = costs.total_pico != MISSING
     out = {"at": arrow.times(columns.at_ns), "event_id": arrow.texts(_identities(columns)), **_source(columns)}
     out |= {name: arrow.coded(columns.dims[name]) for name in DIMENSIONS}
     out |= {
