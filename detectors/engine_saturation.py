@@ -63,7 +63,7 @@ class EngineSaturation(Detector):
     def __init__(
         self,
         min_waiting: float = 1.0,
-        min_waiting_share: float = 0.01,
+        min_waiting_share: float = 0.004,
         kv_full: float = 0.9,
         prior_share: float = 0.01,
         prior_s: float = 1_000.0,
@@ -89,7 +89,9 @@ class EngineSaturation(Detector):
         """Waiting and running requests, whether a queue stands, KV-cache usage, preemptions, measured at all."""
         waiting = np.clip(np.nan_to_num(column(x, "waiting_milli")) / 1e3, 0.0, 1e12)
         running = np.clip(np.nan_to_num(column(x, "running_milli")) / 1e3, 0.0, 1e12)
-        queue = waiting >= np.maximum(self.min_waiting, self.min_waiting_share * running)
+        least = np.maximum(self.min_waiting, self.min_waiting_share * running)
+        # A queue that stands has to be a tenth of that to be over.
+        queue = waiting >= least * np.where(self.state["standing_s"] >= _ROW_S, 0.1, 1.0)
         samples = np.nan_to_num(column(x, "kv_cache_samples"))
         kv = np.where(samples > 0, column(x, "kv_cache_ppm") / 1e6 / np.maximum(samples, 1.0), np.nan)
         preempted = np.nan_to_num(column(x, "preemptions")) > 0
@@ -105,7 +107,8 @@ class EngineSaturation(Detector):
         share = np.clip((s["queue_s"] + self.prior_share * self.prior_s) / (s["seen_s"] + self.prior_s), 0.001, 1.0)
         rows = np.minimum((s["standing_s"] + window_s) / _ROW_S, self.most_rows)
         usual = s["waiting_sum"] / np.maximum(s["seen_s"], self.prior_s)
-        depth = np.log10(1.0 + np.maximum(waiting - usual, 0.0) / (1.0 + usual))
+        # Queue lengths of a healthy engine fall off fast: a tenfold longer queue counts as a hundredfold rarer.
+        depth = 2.0 * np.log10(1.0 + np.maximum(waiting - usual, 0.0) / (1.0 + usual))
         limit = s["limit"]
         at_limit = (s["limit_s"] >= 2 * _ROW_S) & (limit >= 4)
         at_limit &= np.nan_to_num(column(x, "requests_running_max")) >= _SAME * limit
@@ -133,7 +136,8 @@ class EngineSaturation(Detector):
         """Learn one row; the running limit is learned in any case, the queue not while it is judged strange."""
         s, window_s = self.state, column(x, "window_s")
         waiting, _, queue, kv, preempted, measured = self._signs(x)
-        wanted = self.score_many(x).score >= SELF_FREEZE
+        # A single row with a queue is learned: that it happens is what makes the next one less strange.
+        wanted = (self.score_many(x).score >= SELF_FREEZE) & (s["standing_s"] >= _ROW_S)
         if frozen is not None:
             wanted |= frozen
         hold, relearn = obey(s, wanted, window_s, self.max_freeze_s)

@@ -9,6 +9,8 @@ from detectors.decay import SELF_FREEZE, column, half_life_keep, obey
 from detectors.tail import OPEN_SCORE, score_of
 from detectors.trend import Trend
 
+_PRIOR_SHARE, _PRIOR_S = 0.02, 3_600.0
+"""Share of its time that a GPU is believed to spend at the top before anything is known, and its weight."""
 _WEAK_ALONE = 0.4
 """Most that a duty cycle scores where no engine says that it serves requests: below what opens an incident."""
 
@@ -23,8 +25,8 @@ class GpuSaturation(Detector):
     Memory is judged by its rise only: engines allocate most of it at their start, so a high level says nothing.
 
     Where utilisation is only a duty cycle (`gpu_util`: some kernel ran), the bar is higher: `weak_full` for
-    `weak_sustain_s`, half the forecast; and without an engine that serves requests its level opens nothing at all,
-    because any training job keeps it at 100 %. That part of `util_ms` comes as the feature `gpu_util_ms`
+    `weak_sustain_s`, half the forecast; and without an engine that serves requests it opens nothing at all, because
+    any training job keeps it at 100 %. That part of `util_ms` comes as the feature `gpu_util_ms`
     (`flows.windows.gpus.gpu_features`); without it utilisation is taken as measured well.
 
     Parameters
@@ -88,8 +90,9 @@ class GpuSaturation(Detector):
         super().__init__()
 
     def _fresh(self, n: int) -> dict[str, FloatArray]:
-        names = ("high_s", "top_s", "known_s", "level_sum", "age_s", "frozen_s")
-        return {name: np.zeros(n) for name in names} | self._util.fresh(n) | self._memory.fresh(n)
+        names = ("high_s", "top_s", "known_s", "level_sum", "level_s", "age_s", "frozen_s")
+        usual = {"usual_share": np.full(n, _PRIOR_SHARE)}
+        return {name: np.zeros(n) for name in names} | usual | self._util.fresh(n) | self._memory.fresh(n)
 
     def _levels(self, x: Features) -> tuple[FloatArray, FloatArray, BoolArray]:
         """Utilisation and used memory as shares (NaN where not measured), and whether the former is a duty cycle."""
@@ -107,12 +110,13 @@ class GpuSaturation(Detector):
         util, memory, weak = self._levels(x)
         level = self._level(util, weak, window_s)
         serves = np.isfinite(column(x, "requests_running_max"))
-        level = np.where(weak & ~serves, np.minimum(level, _WEAK_ALONE), level)
         by_util, util_band = self._forecast(self._util, util, window_s, weak)
+        most = np.where(weak & ~serves, _WEAK_ALONE, 1.0)
+        level, by_util = np.minimum(level, most), np.minimum(by_util, most)
         by_memory, memory_band = self._forecast(self._memory, memory, window_s, np.zeros(len(util), np.bool_))
         score = np.maximum(np.maximum(level, by_util), by_memory)
         of_memory = by_memory > np.maximum(level, by_util)
-        usual = np.where(s["known_s"] > 0, s["level_sum"] / np.maximum(s["known_s"], 1e-9), np.nan)
+        usual = np.where(s["level_s"] > 0, s["level_sum"] / np.maximum(s["level_s"], 1e-9), np.nan)
         observed = np.where(of_memory, memory, util)
         detail = [""] * len(score)
         for i in np.flatnonzero(score > 0).tolist():
@@ -143,9 +147,8 @@ class GpuSaturation(Detector):
         stays = (s["high_s"] + window_s) / np.where(weak, self.weak_sustain_s, self.sustain_s)
         # Up to OPEN_SCORE when it has stayed long enough, slowly on to 1 at five times that.
         grown = OPEN_SCORE * np.minimum(stays, 1.0) + (1 - OPEN_SCORE) * np.clip((stays - 1) / 4, 0.0, 1.0)
-        # One hour's belief that 2 % of the time is spent at the top; a tenth of the time or more takes the edge off.
-        share = (s["top_s"] + 72.0) / (s["known_s"] + 3_600.0)
-        unusual = np.clip(-np.log10(share) / 1.5, 0.0, 1.0)
+        # Full weight where less than a thirtieth of the time is spent at the top, none where all of it is.
+        unusual = np.clip(-np.log10(s["usual_share"]) / 1.5, 0.0, 1.0)
         return np.where(self._top(util, weak), grown * unusual, 0.0)
 
     def _forecast(
@@ -175,13 +178,21 @@ class GpuSaturation(Detector):
             wanted |= frozen
         hold, relearn = obey(s, wanted, window_s, self.max_freeze_s)
         top, measured = self._top(util, weak), np.isfinite(util)
+        forget = half_life_keep(window_s, [self.half_life_s])[:, 0]
         learns = measured & ~hold
-        keep = np.where(learns, half_life_keep(window_s, [self.half_life_s])[:, 0], 1.0) * np.where(relearn, 0.1, 1.0)
+        keep = np.where(learns, forget, 1.0) * np.where(relearn, 0.1, 1.0)
         time = np.where(learns, window_s, 0.0)
+        s["level_s"] = s["level_s"] * keep + time
+        s["level_sum"] = s["level_sum"] * keep + np.nan_to_num(util) * time
+
+        keep, time = np.where(measured, forget, 1.0), np.where(measured, window_s, 0.0)
         s["known_s"] = s["known_s"] * keep + time
         s["top_s"] = s["top_s"] * keep + np.where(top, time, 0.0)
-        s["level_sum"] = s["level_sum"] * keep + np.nan_to_num(util) * time
-        s["high_s"] = np.where(top, np.minimum(s["high_s"] + window_s, 86_400.0), np.where(measured, 0.0, s["high_s"]))
+        s["high_s"] = np.where(top, np.minimum(s["high_s"] + window_s, 1e6), np.where(measured, 0.0, s["high_s"]))
+        # A stay at the top is judged by what was usual when it began, until it has lasted too long for that.
+        share = (s["top_s"] + _PRIOR_SHARE * _PRIOR_S) / (s["known_s"] + _PRIOR_S)
+        began = (s["high_s"] > 0) & (s["high_s"] <= self.max_freeze_s)
+        s["usual_share"] = np.where(began, s["usual_share"], share)
         seen = measured | np.isfinite(memory)
         s["age_s"] = np.minimum(s["age_s"] + np.where(seen, window_s, 0.0), 1e9)
         self._util.learn(s, util, window_s)
