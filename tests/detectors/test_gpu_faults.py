@@ -87,3 +87,13 @@ def test_the_table_knows_every_code_of_the_recorded_kernel_log() -> None:
     assert len(codes) >= 6
     assert set(codes) <= set(XIDS)
     assert XIDS[79].title in codes[79]
+
+
+def test_the_documented_classes_are_those_of_the_table() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "gpus.md").read_text(encoding="utf-8")
+    for kind in ("hardware", "application", "information"):
+        (row,) = re.findall(rf"^\| {kind} \| ([^|]*)\|", page, flags=re.MULTILINE)
+        documented: set[int] = set()
+        for first, last in re.findall(r"\b(\d+)(?:–(\d+))?", row):
+            documented |= set(range(int(first), int(last or first) + 1))
+        assert documented == {code for code, entry in XIDS.items() if entry.kind == kind}
