@@ -238,11 +238,12 @@ class Courier:
             "fallbacks": int(getattr(self._sink, "fallbacks", 0)),
         }
 
-    def storage_failed(self, error: sqlite3.Error) -> float:
-        """Take note that the outbox itself could not be read or written; returns seconds to wait."""
+    def step_failed(self, error: Exception) -> float:
+        """Take note that a step failed outside its sink, as when the disk is full; returns seconds to wait."""
         self._failures += 1
-        self.last_error = f"{self.name}: the outbox cannot be used ({error}); will be retried."
-        _log.error("outbox cannot be used", destination=self.name, error=str(error))
+        what = f"{error}" if isinstance(error, sqlite3.Error) else type(error).__name__
+        self.last_error = f"{self.name}: the outbox cannot be used ({what}); will be retried."
+        _log.error("outbox cannot be used", destination=self.name, error=what)
         return wait_s(self._failures, self._jitter(), longest_s=MAX_PAUSE_S)
 
 

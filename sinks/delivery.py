@@ -173,8 +173,9 @@ class Notifier:
             wake.clear()
             try:
                 rest = courier.step()
-            except sqlite3.Error as error:
-                rest = courier.storage_failed(error)
+            except Exception as error:
+                # Whatever it is (a full disk, as a rule): without its thread a destination would fall silent.
+                rest = courier.step_failed(error)
             with self._settled:
                 self._settled.notify_all()
             if rest != 0.0 and not self._closing.is_set():

@@ -188,10 +188,7 @@ class Outbox:
         """Content of a waiting revision; None if it cannot be read."""
         with self._lock:
             found = self._db.execute("SELECT body FROM outbox WHERE seq = ?", (row.seq,)).fetchone()
-        try:
-            return _decode(found[0]) if found else None
-        except (msgspec.MsgspecError, TypeError):
-            return None
+        return _read(found[0]) if found else None
 
     def begin(self, rows: Sequence[Waiting]) -> None:
         """Note an attempt before it is made: after a crash the receiver may know what we have no answer for."""
@@ -292,7 +289,7 @@ class Outbox:
                 " w.incident_id = s.incident_id AND w.revision > s.revision AND w.attempts > 0) ORDER BY seq",
                 (destination,),
             ).fetchall()
-        return [_decode(body) for (body,) in found]
+        return [incident for (body,) in found if (incident := _read(body)) is not None]
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Rows by destination and delivery (`waiting`, `sent`, `superseded`, `unneeded`, `dead`)."""
@@ -328,3 +325,10 @@ class Outbox:
         with self._lock:
             self._db.close()
             self._owner.close()
+
+
+def _read(body: bytes | None) -> Incident | None:
+    try:
+        return None if body is None else _decode(body)
+    except (msgspec.MsgspecError, TypeError):
+        return None

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -260,6 +261,25 @@ def test_outage_is_logged_once_with_its_end(make: Make, outbox: Outbox, clock: C
     with capture_logs() as logs:
         run(courier, clock, 300)
     assert [log["event"] for log in logs] == ["destination fails", "destination works again"]
+
+
+def test_unreadable_row_is_given_up_and_never_refreshed(
+    make: Make, outbox: Outbox, clock: Clock, tmp_path: Path
+) -> None:
+    courier, sink = make(Traits(tracks_state=True, refresh_s=60))
+    accept(outbox, clock, incident(1), incident(2), incident(3))
+    courier.step()
+    courier.step()
+    with sqlite3.connect(tmp_path / "outbox.db") as other:
+        other.execute("UPDATE outbox SET body = x'00' WHERE incident_id IN (?, ?)", (ids_of(1), ids_of(2)))
+    other.close()
+    run(courier, clock, 61)
+    assert ids(sink) == [(1, 1), (3, 1), (3, 1)]
+    assert [d.incident_id for d in outbox.dead()] == [ids_of(2)]
+
+
+def ids_of(number: int) -> str:
+    return incident(number).incident_id
 
 
 script = st.lists(st.sampled_from(["take", "later", "never", "crash"]), max_size=25)

@@ -223,6 +223,24 @@ def test_closed_notifier_takes_nothing_and_closes_its_sinks(tmp_path: Path, stac
     Outbox(tmp_path / "outbox.db").close()
 
 
+def test_trouble_with_the_outbox_does_not_end_a_destinations_thread(
+    tmp_path: Path, stack: ExitStack, server: Receiver
+) -> None:
+    it = notifier(stack, tmp_path, [Webhook("hook", server.url)], jitter=lambda: -0.99)
+    courier, troubles = it.couriers["hook"], [sqlite3.OperationalError("disk I/O error"), ValueError("secret inside")]
+    step = courier.step
+    courier.step = lambda: step() if not troubles else raise_(troubles.pop(0))  # type: ignore[method-assign]
+    with capture_logs() as logs:
+        it.accept([incident()])
+        assert it.drain(WAIT_S)
+    assert len(server.requests) == 1
+    assert "secret inside" not in str(logs)
+
+
+def raise_(error: Exception) -> float:
+    raise error
+
+
 KILLED = """
 import os, signal, sys
 from sinks.delivery import Notifier
