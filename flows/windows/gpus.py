@@ -45,6 +45,8 @@ class GpuMerge:
         How long a GPU stays unhealthy after its last hardware fault.
     evict_after_s
         A GPU without samples for so long is forgotten.
+    saved
+        What `snapshot` returned; if it cannot be read, the merge starts cold and says so in the log.
     """
 
     FORMAT = 1
@@ -60,6 +62,7 @@ class GpuMerge:
         owner_expiry_s: float = 300.0,
         fault_quiet_s: float = 600.0,
         evict_after_s: float = 7_200.0,
+        saved: bytes | None = None,
     ) -> None:
         self.window_ns = window_ns
         self.allowed_lateness_ns = allowed_lateness_ns
@@ -86,6 +89,11 @@ class GpuMerge:
         self._fork: GpuBank | None = None
         """State after that same window by its on-time samples only, where that is not the same."""
         self._compacted_ms = BEFORE_ALL
+        if saved is not None:
+            try:
+                self.restore(saved)
+            except StateUnreadable as problem:
+                structlog.get_logger().warning("cold start", component="gpu_merge", why=str(problem))
 
     def __len__(self) -> int:
         """Number of GPUs that are remembered."""
@@ -153,7 +161,7 @@ class GpuMerge:
 
     # ------------------------------------------------------------------ state
     def snapshot(self) -> bytes:
-        """State for `restore`."""
+        """State for `saved` and `restore`."""
         state: Any = (
             self.window_ns, self.watermark_ns, self.dropped, self._open, self._late, self._closed,
             self._first.snapshot(), self._final.snapshot(), self._fork and self._fork.snapshot(), self._compacted_ms,
@@ -182,11 +190,3 @@ class GpuMerge:
         self._fork = None if fork is None else GpuBank(self._evict_ms)
         if self._fork is not None:
             self._fork.restore(fork)
-
-    def restored_or_cold(self, saved: bytes) -> GpuMerge:
-        """Itself after `restore`; where the state cannot be read, as it is, with a word in the log."""
-        try:
-            self.restore(saved)
-        except StateUnreadable as problem:
-            structlog.get_logger().warning("cold start", component="gpu_merge", why=str(problem))
-        return self

@@ -450,7 +450,7 @@ def test_blocks_partitions_order_and_restarts_do_not_change_the_answer(
     out: list[GpuWindows] = []
     for until in sorted(data.draw(st.lists(st.integers(0, 130), max_size=4))):
         out += one.advance((T0 + until) * NS)
-        one = merge().restored_or_cold(one.snapshot())
+        one = merge(saved=one.snapshot())
     out += one.flush()
     out.sort(key=lambda w: (w.version, w.start_ns))
     assert plain(out) == plain(sorted(expected, key=lambda w: (w.version, w.start_ns)))
@@ -481,7 +481,7 @@ def test_state_of_another_window_length_or_damaged_is_refused() -> None:
         other.restore(saved)
     with pytest.raises(StateUnreadable):
         merge().restore(saved[:-1])
-    assert merge().restored_or_cold(saved[:-1]).flush() == []
+    assert merge(saved=saved[:-1]).flush() == []
 
 
 def test_silent_gpus_are_forgotten() -> None:
