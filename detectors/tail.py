@@ -18,9 +18,9 @@ from detectors.base import FloatArray
 DECADES = 10.0
 """Factors of ten between score 0 and score 1."""
 
-OPEN_SCORE = 0.6
+OPEN_SCORE = 0.5
 """Score at which rule-like detectors (burn rate, headroom, unpriced usage) place the condition that should page:
-equal to a one-in-a-million row of a learned detector."""
+equal to a row of a learned detector that comes once in a hundred thousand. The judge's default threshold."""
 
 _LN10 = math.log(10.0)
 _TINY = 1e-250
