@@ -18,17 +18,16 @@ $(VENV)/.run: requirements.lock pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing what the demo needs into $(VENV) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	@$(BIN)/python -c "import pathlib, sysconfig; pathlib.Path(sysconfig.get_path('purelib'), 'tidegauge.pth').write_text(str(pathlib.Path.cwd()) + '\n')"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/.dev: requirements-dev.lock $(VENV)/.run
 	@echo "installing what the tests need into $(VENV) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
 demo: $(VENV)/.run ## Watch a simulated company: embedded Kafka and ClickHouse, nothing leaves the machine
-	@$(BIN)/python -m flows demo $(DEMO_ARGS)
+	@$(BIN)/tidegauge demo $(DEMO_ARGS)
 
 test: $(VENV)/.dev ## Run all tests; those that need real servers start them where they can be had
 	@$(BIN)/python -m pytest -n 2 $(TEST_ARGS)
@@ -51,7 +50,7 @@ audit: $(VENV)/.dev ## Look for known weaknesses in the locked dependencies
 
 lock: ## Lock the dependencies anew, with hashes and without addresses
 	@$(PYTHON) -m venv $(VENV)/lock && $(VENV)/lock/bin/pip install --quiet "uv>=0.9,<1"
-	@for extra in "" "-dev"; do $(VENV)/lock/bin/uv pip compile pyproject.toml $${extra:+--extra dev} --universal --python-version 3.11 \
+	@for extra in "" "-dev"; do $(VENV)/lock/bin/uv pip compile pyproject.toml --extra install $${extra:+--extra dev} --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-emit-find-links --no-header --quiet --output-file requirements$$extra.lock; done
 
 clean: ## Remove what was installed and built

@@ -20,11 +20,18 @@ def app() -> cyclopts.App:
     out = cyclopts.App(
         name="tidegauge",
         help="Streaming telemetry processor for AI operations: prices, attributes and watches LLM requests and GPUs.",
-        version=importlib.metadata.version("tidegauge"),
+        version=_version,
     )
     for name, command in COMMANDS.items():
         out.command(command, name=name)
     return out
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("tidegauge")
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed (run from its folder)"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

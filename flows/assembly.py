@@ -113,12 +113,12 @@ class Parts:
     def merge_gpus(self, saved: bytes | None) -> GpuMerge:
         """Windows of all GPUs."""
         w = self.settings.windows
-        return GpuMerge(
+        merge = GpuMerge(
             window_ns=self.window_ns,
             allowed_lateness_ns=self.allowed_lateness_ns,
             evict_after_s=w.evict_after_s,
-            saved=saved,
         )
+        return merge if saved is None else merge.restored_or_cold(saved)
 
     # ------------------------------------------------------------------ judgement
     def detect_requests(self, saved: bytes | None) -> RequestDetection:
@@ -185,11 +185,13 @@ def _ns(at: str | None) -> int | None:
 
 
 def _plan(settings: Settings, stream: str) -> Plan:
+    make: Callable[..., Detector]
     d = settings.detection
     factories: dict[str, Callable[[], Detector]] = {}
     slos: dict[str, Slo] = {}
     budgets: dict[str, Budget] = {}
     for name, cls in DETECTORS.items():
+        make = cls
         given = d.parameters.get(name, {})
         if cls.stream != stream or name in d.disabled or (name in ON_REQUEST and name not in d.parameters):
             continue
@@ -197,7 +199,7 @@ def _plan(settings: Settings, stream: str) -> Plan:
             for slo in d.slos:
                 slos[f"{name}/{slo.name}"] = slo
                 causes = tuple(slo.exclude_causes)
-                factories[f"{name}/{slo.name}"] = partial(cls, objective=None, excluded_causes=causes, **given)
+                factories[f"{name}/{slo.name}"] = partial(make, objective=None, excluded_causes=causes, **given)
         elif cls is BudgetBurn:
             for budget in d.budgets:
                 budgets[f"{name}/{budget.name}"] = budget

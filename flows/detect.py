@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
-from detectors.baseline import Baseline
 
 from detectors.base import FloatArray
+from detectors.baseline import Baseline
 from flows.banks import FREEZE_SCORE, MAX_EMPTY, WORTH_HISTORY, Plan, restore_banks, run, saved_banks, strange
 from flows.slots import History, Slots
 from flows.state import pack, unpack_or_cold

@@ -155,7 +155,7 @@ class DeliveryMetrics(Collector):
                 "tidegauge_outbox_waiting", "Revisions that wait to be delivered.", labels=["sink"]
             )
             for sink, state in sorted(self.notifier().items()):
-                for result in ("sent", "collapsed", "failed", "dead"):
+                for result in ("sent", "retried", "superseded", "dead"):
                     if result in state:
                         deliveries.add_metric([sink, result], float(state[result]))
                 waiting.add_metric([sink], float(state.get("waiting", 0)))

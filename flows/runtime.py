@@ -12,6 +12,7 @@ import msgspec
 import structlog
 from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.run import cli_main
+from clickhouse_connect.driver.client import Client
 from prometheus_client import CollectorRegistry
 
 from flows.assembly import Parts
@@ -20,11 +21,11 @@ from flows.health import HealthServer
 from flows.metrics import DeliveryMetrics, FlowMetrics
 from flows.outputs import DatabaseOutputs, Outputs
 from flows.pricing import PriceBook
-from flows.settings import Settings
+from flows.settings import Destination, Settings
 from flows.settings_file import secret
 from schemas.incident import Incident
 from sinks import build_sink
-from sinks.clickhouse.client import connect
+from sinks.clickhouse.client import connect, describe, is_transport
 from sinks.clickhouse.migrate import migrate
 from sinks.clickhouse.writer import Writer
 from sinks.delivery import Notifier
@@ -43,11 +44,13 @@ class Runtime:
         Checked settings.
     notify
         Whether destinations are called.
-    state_dir
-        Directory of this process's outbox and spool.
+    topic
+        Whether incidents go to the incidents topic, too, without a destination that says so.
+    process
+        Number of this process in a cluster; it has its own outbox and spool.
     """
 
-    def __init__(self, settings: Settings, *, notify: bool, process: int = 0) -> None:
+    def __init__(self, settings: Settings, *, notify: bool, topic: bool = False, process: int = 0) -> None:
         self.settings = settings
         self.process = process
         self.book = PriceBook.load(settings.pricing.overlay)
@@ -58,7 +61,7 @@ class Runtime:
         own = self.state_dir / f"process-{process}"
         own.mkdir(parents=True, exist_ok=True)
         self.writer = self._open_writer(own / "spool")
-        self.notifier = self._open_notifier(own / "outbox.sqlite") if notify and settings.destinations else None
+        self.notifier = self._open_notifier(own / "outbox.sqlite", topic) if notify else None
         self.registry.register(
             DeliveryMetrics(
                 self.writer.status if self.writer else None, self.notifier.status if self.notifier else None
@@ -91,6 +94,7 @@ class Runtime:
             progress=[m.on_progress],
             incidents=[m.on_incidents],
             dead=[m.on_dead],
+            pressure=self.pressure,
         )
         writer, notifier = self.writer, self.notifier
         if notifier is not None:
@@ -132,17 +136,35 @@ class Runtime:
         if c is None:
             return None
         password = secret(c.password, c.password_file, "clickhouse.password")
-        client = connect(c.url, password=password, verify_tls=c.verify_tls)
-        for name in migrate(client, ttl_days_raw=c.ttl_days_raw, ttl_days_windows=c.ttl_days_windows):
-            structlog.get_logger().info("migrated", migration=name)
-        return Writer(
-            lambda: connect(c.url, password=password, verify_tls=c.verify_tls),
-            spool_dir=spool,
-            spool_bytes=c.spool_bytes,
-        )
+        ready = False
 
-    def _open_notifier(self, outbox: Path) -> Notifier:
+        def open_client() -> Client:
+            """Connect; the first connection brings the tables up to date."""
+            nonlocal ready
+            client = connect(c.url, password=password, verify_tls=c.verify_tls)
+            if not ready:
+                names = migrate(client, ttl_days_raw=c.ttl_days_raw, ttl_days_windows=c.ttl_days_windows)
+                for name in names:
+                    structlog.get_logger().info("migrated", migration=name)
+                ready = True
+            return client
+
+        try:
+            open_client().close()
+        except Exception as problem:
+            if not is_transport(problem):
+                raise
+            structlog.get_logger().warning("the database does not answer; rows wait for it", why=describe(problem))
+        return Writer(open_client, spool_dir=spool, spool_bytes=c.spool_bytes)
+
+    def _open_notifier(self, outbox: Path, topic: bool) -> Notifier | None:
         s = self.settings
+        options = kafka_options(s)
+        destinations = list(s.destinations)
+        if topic and not any(d.type == "kafka" for d in destinations):
+            destinations.append(Destination(name="incidents-topic", type="kafka"))
+        if not destinations:
+            return None
         sinks = {
             d.name: build_sink(
                 d.type,
@@ -150,24 +172,29 @@ class Runtime:
                 url=secret(d.url, d.url_file, f"destinations.{d.name}.url"),
                 secret=secret(d.secret, d.secret_file, f"destinations.{d.name}.secret"),
                 path=d.path,
-                topic=d.topic or s.kafka.incidents_topic,
+                topic=(d.topic or s.kafka.incidents_topic) if d.type == "kafka" else d.topic,
                 rate_per_s=d.rate_per_s,
-                kafka_options=kafka_options(s),
+                kafka_options=options,
             )
-            for d in s.destinations
+            for d in destinations
         }
-        routes = [
-            Route(
-                destinations=r.destinations,
-                kinds=r.kinds,
-                teams=r.teams,
-                min_severity=r.min_severity,
-                continue_=r.continue_,
-            )
-            for r in s.routes
-        ]
-        rates = {d.name: d.rate_per_s for d in s.destinations if d.rate_per_s is not None}
-        return Notifier(sinks, Router(routes, list(sinks)), outbox, rate_per_s=rates)
+        routes = [Route(r.destinations, r.kinds, r.teams, r.min_severity, r.continue_) for r in s.routes]
+        named = {name for r in s.routes for name in r.destinations}
+        extra = [name for name in sinks if routes and name not in named and name == "incidents-topic"]
+        if extra:  # the topic records everything, whatever the routes say
+            routes.insert(0, Route(extra, continue_=True))
+        return Notifier(sinks, Router(routes, list(sinks)), outbox)
+
+    def pressure(self) -> dict[str, float]:
+        """What the outputs are under, for the watch over the flow itself."""
+        out: dict[str, float] = {}
+        if self.writer is not None and self.settings.clickhouse is not None:
+            out["spool_share"] = float(self.writer.status()["spooled_bytes"]) / self.settings.clickhouse.spool_bytes
+        if self.notifier is not None:
+            states = self.notifier.status().values()
+            out["outbox_age_s"] = max((float(state["oldest_waiting_s"]) for state in states), default=0.0)
+            out["given_up"] = float(sum(int(state["dead_kept"]) for state in states))
+        return out
 
 
 def kafka_options(settings: Settings) -> dict[str, Any]:
@@ -206,9 +233,9 @@ def execute(
         directory = runtime.state_dir / "recovery"
         directory.mkdir(parents=True, exist_ok=True)
         if not any(directory.glob("part-*.sqlite3")):
-            init_db_dir(directory, 1)
-        recovery = RecoveryConfig(str(directory))
-    cli_main(
+            init_db_dir(directory, 1)  # type: ignore[no-untyped-call]  # Bytewax's compiled part
+        recovery = RecoveryConfig(str(directory))  # type: ignore[no-untyped-call]
+    cli_main(  # type: ignore[no-untyped-call]
         flow,
         workers_per_process=workers,
         process_id=process,

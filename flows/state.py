@@ -20,7 +20,18 @@ from schemas.errors import StateUnreadable
 
 MAGIC: Final = b"TGS1"
 _LIBRARIES: Final = ("numpy", "river")
-_TRUSTED: Final = ("builtins", "collections", "datetime", "numpy", "river", "schemas", "detectors", "flows", "copyreg", "msgspec")
+_TRUSTED: Final = (
+    "builtins",
+    "collections",
+    "datetime",
+    "numpy",
+    "river",
+    "schemas",
+    "detectors",
+    "flows",
+    "copyreg",
+    "msgspec",
+)
 
 
 class _Header(msgspec.Struct, frozen=True):

@@ -206,10 +206,10 @@ class InOrder(StatefulBatchLogic[Closed, RequestWindows | GpuWindows, bytes]):
         for closed in values:
             known = self.progress[closed.shard]
             self.progress[closed.shard] = max(known, closed.watermark_ns)
-            for stream, windows in enumerate((closed.requests, closed.gpus)):
-                for w in windows:
-                    due = w.end_ns + (self.allowed_lateness_ns if w.version > 1 else 0)
-                    self.waiting.append((due, w.start_ns, stream, w.version, closed.shard, w))
+            for w in (*closed.requests, *closed.gpus):
+                due = w.end_ns + (self.allowed_lateness_ns if w.version > 1 else 0)
+                stream = int(isinstance(w, GpuWindows))
+                self.waiting.append((due, w.start_ns, stream, w.version, closed.shard, w))
         now = min(self.progress.values())
         self.waiting.sort(key=lambda e: e[:5])
         ready = [e[5] for e in self.waiting if e[0] <= now]

@@ -39,7 +39,10 @@ def run(
     """
     settings = load(config)
     log = structlog.get_logger()
-    with hold(settings.state_dir, process or 0), Runtime(settings, notify=True, process=process or 0) as runtime:
+    with (
+        hold(settings.state_dir, process or 0),
+        Runtime(settings, notify=True, topic=True, process=process or 0) as runtime,
+    ):
         options = kafka_options(settings)
         k = settings.kafka
         sources = [

@@ -90,10 +90,7 @@ class GpuMerge:
         """State after that same window by its on-time samples only, where that is not the same."""
         self._compacted_ms = BEFORE_ALL
         if saved is not None:
-            try:
-                self.restore(saved)
-            except StateUnreadable as problem:
-                structlog.get_logger().warning("cold start", component="gpu_merge", why=str(problem))
+            self.restored_or_cold(saved)
 
     def __len__(self) -> int:
         """Number of GPUs that are remembered."""
@@ -162,9 +159,11 @@ class GpuMerge:
     # ------------------------------------------------------------------ state
     def snapshot(self) -> bytes:
         """State for `saved` and `restore`."""
+        # An empty bank is falsy, so the question is whether there is one.
+        fork = None if self._fork is None else self._fork.snapshot()
         state: Any = (
             self.window_ns, self.watermark_ns, self.dropped, self._open, self._late, self._closed,
-            self._first.snapshot(), self._final.snapshot(), self._fork and self._fork.snapshot(), self._compacted_ms,
+            self._first.snapshot(), self._final.snapshot(), fork, self._compacted_ms,
         )  # fmt: skip
         return pack("gpu_merge", self.FORMAT, state)
 
@@ -190,3 +189,11 @@ class GpuMerge:
         self._fork = None if fork is None else GpuBank(self._evict_ms)
         if self._fork is not None:
             self._fork.restore(fork)
+
+    def restored_or_cold(self, saved: bytes) -> GpuMerge:
+        """Itself after `restore`; where the state cannot be read, as it is, with a word in the log."""
+        try:
+            self.restore(saved)
+        except StateUnreadable as problem:
+            structlog.get_logger().warning("cold start", component="gpu_merge", why=str(problem))
+        return self
