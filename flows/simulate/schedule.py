@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -91,7 +92,14 @@ def default_plan(company: Company, *, minutes: int, seed: int, start: datetime) 
     # Slow events need room: a shift of the clocks says nothing within half an hour.
     fitting = [card for card in DECK if card.minutes <= max(120, minutes / 3)]
     while len(deck) < count:
-        deck.extend(fitting[int(i)] for i in rng.permutation(len(fitting)))
+        shuffled = [fitting[int(i)] for i in rng.permutation(len(fitting))]
+        # Kinds that have come least often come first, so that a short plan is varied too.
+        come = Counter(card.kind for card in deck)
+        turns = []
+        for card in shuffled:
+            turns.append((come[card.kind], card))
+            come[card.kind] += 1
+        deck.extend(card for _, card in sorted(turns, key=lambda turn: turn[0]))
     first = max(2.0, min(0.1 * minutes, 90.0))
     step = (minutes * 0.92 - first) / count
     planned: list[Planned] = []
