@@ -99,12 +99,12 @@ _SONNET_AWS = "us.anthropic.claude-sonnet-4-5-20250929-v1:0"
 
 WORKLOADS: tuple[Workload, ...] = (
     Workload(
-        "coding", "copilot", "anthropic", "claude-sonnet-4-5", 9, "office", 1, 1500, 160, "inline-edit", "v12",
+        "coding", "copilot", "anthropic", "claude-sonnet-4-5", 6, "office", 1, 1500, 160, "inline-edit", "v12",
         fresh_sigma=1.2, prefix_tokens=5200, prefixes=6, hit_rate=0.86, users=350, session=5, quota_used=0.42,
         outcome="accepted", outcome_share=0.3, outcome_usd=0.35,
     ),
     Workload(
-        "coding", "agent", "anthropic", "claude-opus-4-7", 2, "office", 1, 4200, 520, "agent-loop", "v31",
+        "coding", "agent", "anthropic", "claude-opus-4-7", 0.8, "office", 1, 4200, 520, "agent-loop", "v31",
         fresh_sigma=1.1, prefix_tokens=11000, prefixes=4, hit_rate=0.82, users=120, session=9, quota_used=0.38,
         outcome="merged", outcome_share=0.05, outcome_usd=14,
     ),

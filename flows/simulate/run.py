@@ -30,7 +30,7 @@ ENGINE_LOAD = 0.3
 """How busy the engines are at the mean of their week's demand."""
 
 GZIP_LEVEL = 4
-"""Twice as fast as the default of 9, and 6 % larger."""
+"""Measured on simulated requests: a quarter of the time of level 9, for files that are 25 % larger."""
 
 
 @dataclass(slots=True)

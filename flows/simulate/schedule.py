@@ -143,7 +143,7 @@ def _targets(company: Company, card: Card, at: datetime) -> list[tuple[Picks, fr
         level = [float(level_at(week_of(w.rhythm, w.utc_offset_h)[None], moment)[0]) for w in members]
         now = sum(weight[w] * x for w, x in zip(members, level, strict=True))
         # Big enough to matter, and awake.
-        enough = card.how == "price_list" or (now >= 0.04 * sum(weight.values()) and max(level) >= 0.3)
+        enough = card.how == "price_list" or (now >= 0.03 * sum(weight.values()) and max(level) >= 0.3)
         if not enough or not all(_fits(card, w) for w in members):
             continue
         dims = dict(zip(names, values, strict=True))
