@@ -185,13 +185,11 @@ def _ns(at: str | None) -> int | None:
 
 
 def _plan(settings: Settings, stream: str) -> Plan:
-    make: Callable[..., Detector]
     d = settings.detection
     factories: dict[str, Callable[[], Detector]] = {}
     slos: dict[str, Slo] = {}
     budgets: dict[str, Budget] = {}
     for name, cls in DETECTORS.items():
-        make = cls
         given = d.parameters.get(name, {})
         if cls.stream != stream or name in d.disabled or (name in ON_REQUEST and name not in d.parameters):
             continue
@@ -199,11 +197,11 @@ def _plan(settings: Settings, stream: str) -> Plan:
             for slo in d.slos:
                 slos[f"{name}/{slo.name}"] = slo
                 causes = tuple(slo.exclude_causes)
-                factories[f"{name}/{slo.name}"] = partial(make, objective=None, excluded_causes=causes, **given)
+                factories[f"{name}/{slo.name}"] = partial(SloBurn, objective=None, excluded_causes=causes, **given)
         elif cls is BudgetBurn:
             for budget in d.budgets:
                 budgets[f"{name}/{budget.name}"] = budget
-                factories[f"{name}/{budget.name}"] = partial(cls, **given)
+                factories[f"{name}/{budget.name}"] = partial(BudgetBurn, **given)
         else:
             factories[name] = partial(cls, **given)
     for name, make in factories.items():

@@ -9,13 +9,14 @@ import numpy.typing as npt
 
 from detectors.base import FloatArray
 from detectors.xid import describe_xids
-from flows.banks import MAX_EMPTY, Plan, restore_banks, run, saved_banks
+from flows.banks import MAX_EMPTY, WORTH_HISTORY, Plan, restore_banks, run, saved_banks, strange
 from flows.slots import Slots
 from flows.state import pack, unpack_or_cold
 from schemas.cause import CAUSES
 from schemas.columns import IntArray
 from schemas.findings import BASELINE, Findings, Report
 from schemas.gpu_window import COLUMN, MAXIMA, SUMS, GpuWindows
+from schemas.series import Series
 
 NS = 1_000_000_000
 
@@ -23,6 +24,9 @@ LEVELS: tuple[str, ...] = (
     "gpus", "memory_used_bytes", "memory_total_bytes", "power_mw", "running_milli", "waiting_milli", "tokens_milli",
 )  # fmt: skip
 """Columns that are a level in each window: averaged, not added, over an interval."""
+
+KIN: tuple[str, ...] = ("gpu_model", "pool", "team", "model")
+"""Owner dimensions by which GPUs are rolled up."""
 
 _LEVEL_COLUMNS = [COLUMN[name] for name in LEVELS]
 
@@ -60,10 +64,11 @@ class GpuDetection:
         )
         self._next_ns: int | None = None
         self._empty_run = 0
+        self._kin: dict[Series, dict[str, str]] = {}
         self._clear()
         state = unpack_or_cold("gpu_detection", self.FORMAT, saved)
         if state is not None:
-            slots, banks, self._next_ns, self._empty_run, self._sums, self._seen, self._maxima = state
+            slots, banks, self._next_ns, self._empty_run, self._sums, self._seen, self._maxima, self._kin = state
             self.slots.restore(slots)
             restore_banks(self.detectors, banks)
 
@@ -94,7 +99,7 @@ class GpuDetection:
         """State for `saved`."""
         state = (
             self.slots.snapshot(), saved_banks(self.detectors), self._next_ns, self._empty_run,
-            self._sums, self._seen, self._maxima,
+            self._sums, self._seen, self._maxima, self._kin,
         )  # fmt: skip
         return pack("gpu_detection", self.FORMAT, state)
 
@@ -121,6 +126,7 @@ class GpuDetection:
             ids = np.array([s.identity() for s in w.series], np.uint64)
             slots, at = self.slots.admit(ids, w.series, w.column("samples"), start_ns)
             rows, maxima = w.sums[at], w.maxima[at]
+            self._remember_kin(w)
             xids = {int(slot): w.xids[i] for slot, i in zip(slots.tolist(), at.tolist(), strict=True) if w.xids[i]}
         n = len(self.slots)
         sums = np.zeros((n, len(SUMS)), np.int64)
@@ -135,7 +141,8 @@ class GpuDetection:
             out.append(self._report(start_ns, end_ns, findings))
         if end_ns % self.interval_ns == 0:
             out.append(self._interval(end_ns))
-            self.slots.evict(end_ns - self.evict_after_ns)
+            if len(self.slots.evict(end_ns - self.evict_after_ns)):
+                self._kin = {s: k for s in self.slots.live_series() if (k := self._kin.get(s)) is not None}
         return out
 
     def _interval(self, end_ns: int) -> Report:
@@ -162,6 +169,13 @@ class GpuDetection:
         self._seen = np.zeros(n, np.int64)
         self._maxima = np.full((n, len(MAXIMA)), np.nan)
 
+    def _remember_kin(self, w: GpuWindows) -> None:
+        """Which roll-ups each GPU belongs to, as of its last window."""
+        for i in np.flatnonzero(w.is_gpu).tolist():
+            kin = {d: v for d, v in w.series[i].as_dict().items() if v}
+            kin |= {d: texts[i] for d, texts in w.owners.items() if texts[i] and d in KIN}
+            self._kin[w.series[i]] = kin
+
     def _report(self, start_ns: int, end_ns: int, findings: list[Findings]) -> Report:
         live = self.slots.live
         n = int(live.sum())
@@ -175,6 +189,7 @@ class GpuDetection:
             usual=np.zeros((0, len(BASELINE))),
             errors_by_cause=np.zeros((n, len(CAUSES)), np.int64),
             findings=findings,
+            kin=dict(self._kin) if strange(findings, live, WORTH_HISTORY).any() else {},
         )
 
 

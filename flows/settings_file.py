@@ -133,7 +133,7 @@ class _Reader:
                 return self.environment[name]
 
             return _VARIABLE.sub(known, text)
-        return yaml.SafeLoader("").construct_object(node)  # type: ignore[no-untyped-call]
+        return yaml.SafeLoader("").construct_object(node)
 
 
 def problems(s: Settings) -> list[tuple[str, str]]:

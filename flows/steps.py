@@ -206,7 +206,8 @@ class InOrder(StatefulBatchLogic[Closed, RequestWindows | GpuWindows, bytes]):
         for closed in values:
             known = self.progress[closed.shard]
             self.progress[closed.shard] = max(known, closed.watermark_ns)
-            for w in (*closed.requests, *closed.gpus):
+            both: list[RequestWindows | GpuWindows] = [*closed.requests, *closed.gpus]
+            for w in both:
                 due = w.end_ns + (self.allowed_lateness_ns if w.version > 1 else 0)
                 stream = int(isinstance(w, GpuWindows))
                 self.waiting.append((due, w.start_ns, stream, w.version, closed.shard, w))

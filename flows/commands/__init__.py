@@ -6,20 +6,20 @@ from collections.abc import Callable
 from typing import Any
 
 from flows.commands.check import check
-
+from flows.commands.demo import demo
 from flows.commands.migrate import migrate
 from flows.commands.replay import replay
 from flows.commands.run import run
-
-
+from flows.commands.schema import schema
+from flows.commands.simulate import simulate
 
 COMMANDS: dict[str, Callable[..., Any]] = {
-
+    "demo": demo,
     "run": run,
     "replay": replay,
-
+    "simulate": simulate,
     "check": check,
     "migrate": migrate,
-
+    "schema": schema,
 }
 """Every command by name."""

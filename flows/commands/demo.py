@@ -24,7 +24,7 @@ from flows.demo.receiver import Receiver
 from flows.demo.view import COLOURS, Board
 from flows.runtime import Runtime, execute, incident_lines, kafka_options
 from flows.settings import ClickHouse, Destination, Incidents, Kafka, Metrics, Settings, Windows
-from flows.simulate import plan, simulate, truth_lines
+from flows.simulate import encode_truth, planned_incidents, simulate
 from flows.sources.kafka import KafkaSource, list_partitions
 from schemas.formats import get_format
 from schemas.incident import Incident
@@ -66,8 +66,8 @@ def demo(
     board = Board()
     end = datetime.now(UTC).replace(second=0, microsecond=0)
     start = end - timedelta(minutes=minutes)
-    planned = plan(minutes=minutes, seed=seed, start=start)
-    truth = [parse(json.loads(line)) for line in truth_lines(planned)]
+    planned = planned_incidents("default", minutes=minutes, seed=seed, start=start)
+    truth = [parse(json.loads(line)) for line in encode_truth(planned).splitlines()]
     broker, receiver = EmbeddedBroker(), Receiver()
     settings = _settings(folder, broker.address, receiver.url)
     with Runtime(settings, notify=True) as runtime, (folder / "incidents.jsonl").open("wb") as incidents_file:
@@ -114,6 +114,9 @@ def demo(
     if not keep:
         _further(Console(), folder)
     return 0 if board.opened else 1
+
+
+QUESTION = "SELECT kind, severity, count() FROM tidegauge.incidents_latest GROUP BY ALL ORDER BY 3 DESC"
 
 
 class _Quiet:
@@ -195,7 +198,7 @@ def _further(console: Console, folder: Path) -> None:
         f"""
 Look further:
   incidents, one JSON object a line    {folder}/incidents.jsonl
-  ask the database                     .venv/bin/python -c "import chdb.session as s; print(s.Session('{folder}/clickhouse').query('SELECT kind, count() FROM tidegauge.incidents_latest GROUP BY kind', 'Pretty'))"
+  ask the database                     .venv/bin/python -m flows.demo.ask {folder} "{QUESTION}"
   your own events                      tidegauge replay YOUR.jsonl --incidents -     (docs/producers.md)
   against Kafka and ClickHouse         tidegauge run --config tidegauge.yaml         (docs/operations.md)""",
         highlight=False,

@@ -7,20 +7,20 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
-from schemas.json_schema import documents
 
 from schemas.errors import BadSettings
+from schemas.json_schema import documents
 
 
 def schema(name: str | None = None, *, out: Annotated[str | None, Parameter(name="--out")] = None) -> int:
     """Print a JSON Schema, or write all of them to a folder.
 
-    Example: tidegauge schema request
+    Example: tidegauge schema request_event
 
     Parameters
     ----------
     name
-        `request`, `gpu` or `incident`; all of them, as one object, when left out.
+        `request_event`, `gpu_event` or `incident`; all of them, as one object, when left out.
     out
         Folder for one file each.
     """

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from datetime import datetime
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -10,6 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from flows.simulate import run_simulate
+from schemas.errors import BadSettings
 
 
 def simulate(
@@ -46,9 +49,21 @@ def simulate(
             minutes,
             seed,
             rate,
-            out,
+            Path(out),
             incidents,
-            start=start,
-            progress=lambda done: progress.update(task, completed=done),
+            start=_moment(start),
+            progress=lambda done, _: progress.update(task, completed=done),
         )
     return 0
+
+
+def _moment(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError as problem:
+        raise BadSettings(f"simulate: --start {text!r} is no RFC 3339 time.") from problem
+    if at.tzinfo is None:
+        raise BadSettings(f"simulate: --start {text!r} has no time zone; end it with Z.")
+    return at

@@ -41,10 +41,15 @@ class Member:
     usual: npt.NDArray[np.float64]
     errors_by_cause: npt.NDArray[np.int64]
 
+    def expected(self, column: str) -> float:
+        """Usual level of one column; 0 where it is not known."""
+        usual = float(self.usual[_FIRST[column]])
+        return 0.0 if math.isnan(usual) else usual
+
     def delta(self, column: str) -> float:
         """Change of one column against its usual level; an unknown level counts as 0."""
         i = _FIRST[column]
-        return float(self.current[i]) - float(np.nan_to_num(self.usual[i]))
+        return float(self.current[i]) - self.expected(column)
 
 
 def members(reports: Sequence[Report]) -> dict[Series, Member]:
@@ -86,7 +91,7 @@ def contributors(kind: str, culprit: Series, everyone: Mapping[Series, Member]) 
                 dims=m.series.as_dict(),
                 share=round(m.delta(column) / whole, 4),
                 observed=round(float(m.current[i]) * scale, 9),
-                expected=round(float(np.nan_to_num(m.usual[i])) * scale, 9),
+                expected=round(m.expected(column) * scale, 9),
             )
         )
     out.sort(key=lambda c: (-round(c.share, 2), -len(c.dims), sorted(c.dims.items())))
@@ -111,9 +116,10 @@ def cost_factors(culprit: Series, everyone: Mapping[Series, Member]) -> list[Fac
     parts = _finest(culprit, everyone)
     effects = dict.fromkeys(("requests", "mix", "tokens_per_request", "cache_rate", "price"), 0.0)
     all_now = max(sum(float(p.current[_FIRST["requests"]]) for p in parts), _TINY)
-    all_usual = max(sum(float(np.nan_to_num(p.usual[_FIRST["requests"]])) for p in parts), _TINY)
+    all_usual = max(sum(p.expected("requests") for p in parts), _TINY)
     for p in parts:
-        now, usual = _factors(p.current.astype(np.float64), all_now), _factors(np.nan_to_num(p.usual), all_usual)
+        now = _factors([float(v) for v in p.current.tolist()], all_now)
+        usual = _factors([p.expected(name) for name in BASELINE], all_usual)
         weight = _log_mean(now["spend"], usual["spend"])
         effects["requests"] += weight * math.log(all_now / all_usual)
         for name in ("mix", "tokens_per_request", "cache_rate", "price"):
@@ -127,7 +133,7 @@ def cost_factors(culprit: Series, everyone: Mapping[Series, Member]) -> list[Fac
     return [Factor(name=n, share=s) for n, s in sorted(shares.items(), key=lambda item: (-abs(item[1]), item[0]))]
 
 
-def _factors(columns: npt.NDArray[np.float64], all_requests: float) -> dict[str, float]:
+def _factors(columns: Sequence[float], all_requests: float) -> dict[str, float]:
     requests = max(columns[_FIRST["requests"]], _TINY)
     spend = max(columns[_FIRST["cost_pico"]], _TINY)
     tokens = max(columns[_FIRST["input_tokens"]] + columns[_FIRST["output_tokens"]], _TINY)

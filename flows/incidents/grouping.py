@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from schemas.series import Series
+
+Related = Callable[[Series, Series], bool]
 
 CARRIES = 0.8
 """A series names the cause if it carries at least this part of the largest change in its group."""
@@ -19,7 +21,48 @@ def related(a: Series, b: Series) -> bool:
     return bool(shared) and all(mine[d] == theirs[d] for d in shared)
 
 
-def groups(active: Iterable[Series]) -> list[list[Series]]:
+class Kinship:
+    """Relatedness of GPU series: roll-ups along different dimensions often hold the same GPUs.
+
+    Parameters
+    ----------
+    kin
+        Dimensions of every single GPU, owner dimensions included.
+    """
+
+    OVERLAP = 0.5
+    """Two series are related if this part of the smaller one's GPUs is common."""
+
+    def __init__(self, kin: Mapping[Series, Mapping[str, str]]) -> None:
+        self.kin = kin
+        self._gpus: dict[Series, frozenset[Series]] = {}
+
+    def gpus(self, series: Series) -> frozenset[Series]:
+        """GPUs of a roll-up; a single GPU is its own."""
+        if series not in self._gpus:
+            if series in self.kin:
+                found = frozenset([series])
+            else:
+                wanted = {d: v for d, v in series.as_dict().items() if v not in ("", "unattributed")}
+                missing = [d for d in series.dims if d not in wanted]
+                found = frozenset(
+                    s
+                    for s, k in self.kin.items()
+                    if all(k.get(d) == v for d, v in wanted.items()) and not any(k.get(d) for d in missing)
+                )
+            self._gpus[series] = found
+        return self._gpus[series]
+
+    def related(self, a: Series, b: Series) -> bool:
+        """Whether two series share enough GPUs, or requests as `related` says."""
+        if a.stream != "gpus" or b.stream != "gpus":
+            return related(a, b)
+        mine, theirs = self.gpus(a), self.gpus(b)
+        common = len(mine & theirs)
+        return common > 0 and common >= self.OVERLAP * min(len(mine), len(theirs))
+
+
+def groups(active: Iterable[Series], near_to: Related = related) -> list[list[Series]]:
     """Split abnormal series of one kind into groups of one cause each.
 
     Series are joined when they agree on every dimension they share and share at least one. The total of a stream
@@ -29,7 +72,7 @@ def groups(active: Iterable[Series]) -> list[list[Series]]:
     totals = [s for s in ordered if not s.dims]
     out: list[list[Series]] = []
     for one in (s for s in ordered if s.dims):
-        near = [g for g in out if any(related(one, other) for other in g)]
+        near = [g for g in out if any(near_to(one, other) for other in g)]
         joined = [one, *(s for g in near for s in g)]
         out = [g for g in out if g not in near]
         out.append(sorted(joined, key=lambda s: (len(s.dims), s.key())))
@@ -42,14 +85,29 @@ def groups(active: Iterable[Series]) -> list[list[Series]]:
     return sorted(out, key=lambda g: g[0].key())
 
 
-def naming(candidates: Sequence[tuple[Series, float]]) -> Series:
+PREFERRED: dict[str, tuple[str, ...]] = {
+    "engine_saturation": ("model", "node", "pool", "team"),
+    "gpu_saturation": ("pool", "model", "node", "team"),
+    "gpu_idle": ("team", "pool", "node", "model"),
+}
+"""Roll-ups that name the cause best, by kind, where several are equally specific."""
+
+
+def naming(candidates: Sequence[tuple[Series, float]], prefer: Sequence[str] = ()) -> Series:
     """The most specific series that carries the change.
 
     Parameters
     ----------
     candidates
         Series with the size of their change, not empty.
+    prefer
+        Dimensions, best first, to choose by among equally specific series.
     """
+
+    def taste(series: Series) -> int:
+        ranks = [prefer.index(d) for d in series.dims if d in prefer]
+        return min(ranks, default=len(prefer))
+
     largest = max(delta for _, delta in candidates)
     enough = [(s, delta) for s, delta in candidates if delta >= CARRIES * largest]
-    return min(enough, key=lambda c: (-len(c[0].dims), -c[1], c[0].key()))[0]
+    return min(enough, key=lambda c: (-len(c[0].dims), taste(c[0]), -c[1], c[0].key()))[0]

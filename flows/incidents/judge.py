@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from flows.incidents import explain, text
-from flows.incidents.grouping import groups, naming, related
+from flows.incidents.grouping import PREFERRED, Kinship, groups, naming, related
 from flows.incidents.policy import Policy, severity_of
 from flows.incidents.silences import Silences
 from flows.incidents.tracks import SPARKLINE_POINTS, Observation, Track, hits
@@ -60,6 +60,7 @@ class _Row:
         self.reports = reports
         self._where: dict[int, dict[Series, int]] = {}
         self._members: dict[str, dict[Series, explain.Member]] = {}
+        self.kinship = Kinship({s: k for r in reports for s, k in r.kin.items()})
 
     def where(self, report: Report) -> dict[Series, int]:
         """Row number of every series of a report."""
@@ -197,7 +198,7 @@ class Judge:
         for t in active:
             by_series.setdefault(t.series, []).append(t)
         out = []
-        for group in groups(by_series):
+        for group in groups(by_series, row.kinship.related):
             tracks = sorted((t for s in group for t in by_series[s]), key=lambda t: (t.series.key(), t.detector))
             new = [t for t in tracks if t.incident_id is None]
             if not new:
@@ -228,7 +229,7 @@ class Judge:
                 kind=kind,
                 severity="info",
                 state="open",
-                dims=culprit.as_dict(),
+                dims=_shown(culprit, row),
                 opened_at=text.rfc3339(opened_ns),
                 detected_at=text.rfc3339(end_ns),
                 observed=0.0,
@@ -265,7 +266,7 @@ class Judge:
             candidates = [c for c in candidates if c[1] > 0]
             if candidates:
                 return naming(candidates)
-        return naming([(t.series, _size(t)) for t in tracks])
+        return naming([(t.series, _size(t)) for t in tracks], PREFERRED.get(kind, ()))
 
     def _cadence(self, track: Track, row: _Row) -> str:
         found = row.find(track.detector, track.series)
@@ -327,7 +328,7 @@ class Judge:
             if explain.is_growth(home.series, factors, everyone):
                 severity = "info"
                 reason += " Requests grew across many keys: this looks like growth, not a fault."
-        notify = not self.silences.match(kind, home.series.as_dict(), end_ns)
+        notify = not self.silences.match(kind, before.dims, end_ns)
         return Incident(
             incident_id=before.incident_id,
             revision=before.revision + 1,
@@ -382,22 +383,28 @@ class Judge:
 
     def _related(self, home: Open) -> list[str]:
         return sorted(
-            i for i, o in self.open.items() if i != home.incident.incident_id and _beside(o.series, home.series)
+            i
+            for i, o in self.open.items()
+            if i != home.incident.incident_id and _beside(o.incident.dims, home.incident.dims)
         )
 
     def _is_symptom(self, home: Open) -> bool:
         causes = SYMPTOM_OF.get(home.incident.kind, frozenset())
         return any(
             o.incident.kind in causes
-            and (related(o.series, home.series) or _beside(o.series, home.series) or not home.series.dims)
+            and (related(o.series, home.series) or _beside(o.incident.dims, home.incident.dims) or not home.series.dims)
             for o in self.open.values()
         )
 
 
-def _beside(a: Series, b: Series) -> bool:
-    """Whether two series, of any stream, agree on a team, model or node."""
-    mine, theirs = a.as_dict(), b.as_dict()
-    return any(mine.get(d) and mine.get(d) == theirs.get(d) for d in ("team", "model", "node"))
+def _beside(a: Mapping[str, str], b: Mapping[str, str]) -> bool:
+    """Whether two incidents, of any stream, agree on a team, model or node."""
+    return any(a.get(d) and a.get(d) == b.get(d) for d in ("team", "model", "node"))
+
+
+def _shown(series: Series, row: _Row) -> dict[str, str]:
+    """Dimensions that are worth showing: those with a value, and for a single GPU what it belongs to."""
+    return {d: v for d, v in {**series.as_dict(), **row.kinship.kin.get(series, {})}.items() if v}
 
 
 def _size(track: Track) -> float:

@@ -81,7 +81,8 @@ def summary(
     if impact_usd_per_hour is not None and impact_usd_per_hour > 0:
         text += f", {amount(impact_usd_per_hour, 'USD per hour')} more"
     text = text[:1].upper() + text[1:] + "."
-    return f"{text} {reason}".strip()
+    reason = reason.strip()
+    return f"{text} {reason}{'' if reason.endswith('.') else '.'}" if reason else text
 
 
 def links(

@@ -142,6 +142,7 @@ class _FilePart(StatefulSourcePartition[Item[Any], Any]):
         self.file = file
         self.block_messages = block_messages
         self.pace = pace
+        self.offset: int
         self.offset, state = resume if resume is not None else (0, None)
         self.decoder = make(file.topic, file.number, file.format, state)
         self.stream = file.open()
