@@ -90,7 +90,11 @@ class DataQuality(Detector):
         score = score_of(-np.max(judged, axis=1))
         detail = [""] * len(score)
         for slot in np.flatnonzero(score > 0):
-            detail[slot] = "rejected" if best[slot, 0] < len(self.horizons_s) else "usage missing"
+            detail[slot] = (
+                "Messages are refused: see dead_letters"
+                if best[slot, 0] < len(self.horizons_s)
+                else "Successful requests report no tokens"
+            )
         return Judgement(score, observed, expected, np.full(len(score), np.nan), effect, volume, detail)
 
     def learn_many(self, x: Features, frozen: BoolArray | None = None) -> None:

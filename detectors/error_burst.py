@@ -33,6 +33,8 @@ class ErrorBurst(Detector):
         Failures within the horizon below which nothing is reported.
     min_excess
         Least excess of the share, absolute; the share must at least double as well.
+    min_row_requests
+        A row with at least so many requests must be high itself, so that a blip of one row does not linger.
     max_freeze_s
         Longest time for which an open incident keeps its level from being learned.
     """
@@ -51,6 +53,7 @@ class ErrorBurst(Detector):
         warm_up_s: float = 600.0,
         min_errors: float = 3.0,
         min_excess: float = 0.01,
+        min_row_requests: float = 5.0,
         max_freeze_s: float = 21_600.0,
     ) -> None:
         self.horizons_s = horizons_s
@@ -58,6 +61,7 @@ class ErrorBurst(Detector):
         self.warm_up_s = warm_up_s
         self.min_errors = min_errors
         self.min_excess = min_excess
+        self.min_row_requests = min_row_requests
         self.max_freeze_s = max_freeze_s
         self._share = Share(horizons_s, half_life_s, warm_up_s)
         super().__init__()
@@ -75,8 +79,11 @@ class ErrorBurst(Detector):
             high = shares.share - shares.base >= np.maximum(self.min_excess, shares.base)
         # Decayed sums lose a little of each failure within the horizon.
         gate = high & (shares.hits >= 0.8 * self.min_errors) & np.isfinite(shares.decades)
+        # A longer horizon remembers a burst that is over: the row itself must be high, if it can say anything.
+        silent = shares.trials[:, :1] < self.min_row_requests
+        gate[:, 1:] &= high[:, :1] | silent
         if gate.shape[1] > 2:
-            gate[:, 2:] &= high[:, 1:2]  # a long horizon remembers a burst that is over
+            gate[:, 2:] &= high[:, 1:2]
         return np.asarray(gate)
 
     def score_many(self, x: Features) -> Judgement:

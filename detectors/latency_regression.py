@@ -89,7 +89,9 @@ class LatencyRegression(Detector):
         score = score_of(-np.max(decades, axis=1))
         detail = [""] * len(score)
         for slot in np.flatnonzero(score > 0):
-            detail[slot] = "latency" if best[slot, 0] < width else "time to first token"
+            detail[slot] = (
+                "95th percentile of latency" if best[slot, 0] < width else "95th percentile of time to first token"
+            )
         return Judgement(score, observed, expected, np.full(len(score), np.nan), effect, volume, detail)
 
     def learn_many(self, x: Features, frozen: BoolArray | None = None) -> None:

@@ -12,6 +12,7 @@ from detectors.xid import describe_xids
 from flows.banks import MAX_EMPTY, WORTH_HISTORY, Plan, restore_banks, run, saved_banks, strange
 from flows.slots import Slots
 from flows.state import pack, unpack_or_cold
+from flows.windows.gpus import gpu_features
 from schemas.cause import CAUSES
 from schemas.columns import IntArray
 from schemas.findings import BASELINE, Findings, Report
@@ -24,6 +25,9 @@ LEVELS: tuple[str, ...] = (
     "gpus", "memory_used_bytes", "memory_total_bytes", "power_mw", "running_milli", "waiting_milli", "tokens_milli",
 )  # fmt: skip
 """Columns that are a level in each window: averaged, not added, over an interval."""
+
+COARSE = "gpu_util_ms"
+"""GPU-milliseconds whose utilisation is only the coarse `gpu_util`."""
 
 KIN: tuple[str, ...] = ("gpu_model", "pool", "team", "model")
 """Owner dimensions by which GPUs are rolled up."""
@@ -68,7 +72,17 @@ class GpuDetection:
         self._clear()
         state = unpack_or_cold("gpu_detection", self.FORMAT, saved)
         if state is not None:
-            slots, banks, self._next_ns, self._empty_run, self._sums, self._seen, self._maxima, self._kin = state
+            (
+                slots,
+                banks,
+                self._next_ns,
+                self._empty_run,
+                self._sums,
+                self._seen,
+                self._maxima,
+                self._coarse_ms,
+                self._kin,
+            ) = state
             self.slots.restore(slots)
             restore_banks(self.detectors, banks)
 
@@ -99,7 +113,7 @@ class GpuDetection:
         """State for `saved`."""
         state = (
             self.slots.snapshot(), saved_banks(self.detectors), self._next_ns, self._empty_run,
-            self._sums, self._seen, self._maxima, self._kin,
+            self._sums, self._seen, self._maxima, self._coarse_ms, self._kin,
         )  # fmt: skip
         return pack("gpu_detection", self.FORMAT, state)
 
@@ -117,25 +131,25 @@ class GpuDetection:
 
     def _judge(self, start_ns: int, w: GpuWindows | None) -> list[Report]:
         end_ns = self._next_ns = start_ns + self.window_ns
-        n = len(self.slots)
-        rows: IntArray = np.zeros((0, len(SUMS)), np.int64)
-        maxima: npt.NDArray[np.float64] = np.zeros((0, len(MAXIMA)))
-        slots = np.zeros(0, np.int64)
+        slots, at = np.zeros(0, np.int64), np.zeros(0, np.int64)
         xids: dict[int, tuple[int, ...]] = {}
         if w is not None:
             ids = np.array([s.identity() for s in w.series], np.uint64)
             slots, at = self.slots.admit(ids, w.series, w.column("samples"), start_ns)
-            rows, maxima = w.sums[at], w.maxima[at]
-            self._remember_kin(w)
             xids = {int(slot): w.xids[i] for slot, i in zip(slots.tolist(), at.tolist(), strict=True) if w.xids[i]}
+            self._remember_kin(w)
         n = len(self.slots)
         sums = np.zeros((n, len(SUMS)), np.int64)
-        sums[slots] = rows
         tops = np.full((n, len(MAXIMA)), np.nan)
-        tops[slots] = maxima
-        self._collect(sums, tops, slots)
+        coarse_ms = np.zeros(n)
+        if w is not None:
+            sums[slots], tops[slots] = w.sums[at], w.maxima[at]
+            coarse_ms[slots] = gpu_features(w)[COARSE][at]
+        self._collect(sums, tops, coarse_ms, slots)
         out = []
-        findings = run(self.detectors, "window", _features(sums.astype(np.float64), tops, self.window_ns), self.slots)
+        findings = run(
+            self.detectors, "window", _features(sums.astype(np.float64), tops, coarse_ms, self.window_ns), self.slots
+        )
         _name_xids(findings, xids, self.slots.live)
         if findings:
             out.append(self._report(start_ns, end_ns, findings))
@@ -148,18 +162,20 @@ class GpuDetection:
     def _interval(self, end_ns: int) -> Report:
         mean = self._sums.astype(np.float64)
         mean[:, _LEVEL_COLUMNS] /= np.maximum(self._seen, 1)[:, None]
-        x = _features(mean, self._maxima, self.interval_ns)
+        x = _features(mean, self._maxima, self._coarse_ms, self.interval_ns)
         self._clear()
         return self._report(end_ns - self.interval_ns, end_ns, run(self.detectors, "interval", x, self.slots))
 
-    def _collect(self, sums: IntArray, tops: npt.NDArray[np.float64], slots: IntArray) -> None:
+    def _collect(self, sums: IntArray, tops: FloatArray, coarse_ms: FloatArray, slots: IntArray) -> None:
         n = len(sums)
         if len(self._sums) < n:
             more = n - len(self._sums)
             self._sums = np.concatenate([self._sums, np.zeros((more, len(SUMS)), np.int64)])
             self._seen = np.concatenate([self._seen, np.zeros(more, np.int64)])
             self._maxima = np.concatenate([self._maxima, np.full((more, len(MAXIMA)), np.nan)])
+            self._coarse_ms = np.concatenate([self._coarse_ms, np.zeros(more)])
         self._sums += sums
+        self._coarse_ms += coarse_ms
         self._seen[slots] += 1
         self._maxima = np.fmax(self._maxima, tops)
 
@@ -168,6 +184,7 @@ class GpuDetection:
         self._sums = np.zeros((n, len(SUMS)), np.int64)
         self._seen = np.zeros(n, np.int64)
         self._maxima = np.full((n, len(MAXIMA)), np.nan)
+        self._coarse_ms = np.zeros(n)
 
     def _remember_kin(self, w: GpuWindows) -> None:
         """Which roll-ups each GPU belongs to, as of its last window."""
@@ -193,9 +210,10 @@ class GpuDetection:
         )
 
 
-def _features(sums: FloatArray, maxima: FloatArray, length_ns: int) -> dict[str, FloatArray]:
+def _features(sums: FloatArray, maxima: FloatArray, coarse_ms: FloatArray, length_ns: int) -> dict[str, FloatArray]:
     x = {name: np.ascontiguousarray(sums[:, i]) for i, name in enumerate(SUMS)}
     x |= {f"{name}_max": np.ascontiguousarray(maxima[:, i]) for i, name in enumerate(MAXIMA)}
+    x[COARSE] = coarse_ms
     x["window_s"] = np.full(len(sums), length_ns / NS)
     return x
 

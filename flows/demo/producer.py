@@ -63,6 +63,7 @@ class SimulationProducer(threading.Thread):
                 "bootstrap.servers": address,
                 "compression.type": "lz4",
                 "linger.ms": 5,
+                "log_level": 0,
                 "queue.buffering.max.messages": 1_000_000,
             }
         )

@@ -115,4 +115,5 @@ def hits(policy: Policy, report: Report, findings: Findings, cold_start_s: float
             ok &= findings.impact_usd_per_hour >= policy.min_impact_usd_per_hour
     if policy.learned:
         ok &= report.age_s >= cold_start_s
-    return [int(i) for i in np.flatnonzero(ok)]
+    # A series of which no dimension was reported is the total (or another roll-up) once more.
+    return [i for i in np.flatnonzero(ok).tolist() if not report.series[i].dims or any(report.series[i].values)]

@@ -38,7 +38,7 @@ def test_latency_half_as_high_again_is_seen_within_ten_minutes() -> None:
         detector.learn_many(x)
     assert np.mean(best >= 0.4) >= 0.7
     assert judgement.detail is not None
-    assert set(judgement.detail) <= {"", "latency", "time to first token"}
+    assert set(judgement.detail) <= {"", "95th percentile of latency", "95th percentile of time to first token"}
 
 
 def test_latency_ten_percent_higher_is_not_reported() -> None:
@@ -148,7 +148,7 @@ def test_data_quality_names_what_is_broken() -> None:
     judgement = detector.score_many(x)
     assert np.mean(judgement.score > OPEN_SCORE) > 0.7
     assert judgement.detail is not None
-    assert set(judgement.detail) <= {"", "rejected"}
+    assert set(judgement.detail) <= {"", "Messages are refused: see dead_letters"}
 
 
 def quota(used: float, requests: float = 50.0, refused: float = 0.0) -> dict[str, float]:
