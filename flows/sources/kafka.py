@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -22,27 +21,16 @@ from confluent_kafka import (
     Consumer,
     KafkaError,
     KafkaException,
-    TopicPartition,
 )
 
+from flows.partition import GpuPartition, RequestPartition
 from flows.sources.files import MakePartition
 from flows.sources.item import Item
+from flows.sources.kafka_reader import POLL_S, PartitionReader
 from schemas.block import NO_TIMESTAMP, Block
-from schemas.errors import BadSettings
+from schemas.errors import BadSettings, StateUnreadable
 from schemas.formats.base import Format
 
-FETCH: dict[str, Any] = {
-    "enable.auto.commit": False,
-    "enable.auto.offset.store": False,
-    "enable.partition.eof": True,
-    "auto.offset.reset": "error",
-    "fetch.queue.backoff.ms": 5,
-    "queued.min.messages": 20_000,
-    "fetch.wait.max.ms": 50,
-}
-"""Consumer settings; librdkafka's default back-off of 1 s halves the speed of any catch-up (docs/performance.md)."""
-
-_POLL_S = 0.02
 _HEARTBEAT_S = 1.0
 
 
@@ -56,12 +44,18 @@ def list_partitions(options: Mapping[str, Any], topic: str, *, timeout_s: float 
     """
     consumer = Consumer({**options, "group.id": "tidegauge-metadata"})
     try:
-        found = consumer.list_topics(topic, timeout=timeout_s).topics[topic]
-        if found.error is not None and found.error.code() != KafkaError.LEADER_NOT_AVAILABLE:
-            raise BadSettings(
-                f"kafka: topic {topic} cannot be read ({found.error.str()}). Create it, or change the topic's setting."
-            )
-        return sorted(found.partitions) or [0]
+        deadline = time.monotonic() + timeout_s
+        while True:
+            found = consumer.list_topics(topic, timeout=timeout_s).topics[topic]
+            if found.partitions and found.error is None:
+                return sorted(found.partitions)
+            made_just_now = found.error is None or found.error.code() == KafkaError.LEADER_NOT_AVAILABLE
+            if not made_just_now or time.monotonic() > deadline:
+                why = found.error.str() if found.error is not None else "it has no partitions"
+                raise BadSettings(
+                    f"kafka: topic {topic} cannot be read ({why}). Create it, or change the topic's setting."
+                )
+            time.sleep(0.1)
     except KafkaException as problem:
         raise BadSettings(
             f"kafka: no broker answers at {options.get('bootstrap.servers')} ({problem.args[0].str()}). "
@@ -69,63 +63,6 @@ def list_partitions(options: Mapping[str, Any], topic: str, *, timeout_s: float 
         ) from problem
     finally:
         consumer.close()
-
-
-class _Reader:
-    """One consumer with a queue of messages per partition. Used by one worker thread only."""
-
-    def __init__(self, options: Mapping[str, Any]) -> None:
-        self.consumer = Consumer({**FETCH, **options})
-        self.start: dict[tuple[str, int], int] = {}
-        self.queues: dict[tuple[str, int], deque[Any]] = {}
-        self.caught_up: set[tuple[str, int]] = set()
-        self._assigned = 0
-        self._next_poll = 0.0
-
-    def register(self, topic: str, partition: int, offset: int) -> None:
-        self.start[(topic, partition)] = offset
-        self.queues[(topic, partition)] = deque()
-
-    def poll(self, count: int) -> None:
-        """Fetch what is there, without waiting."""
-        if self._assigned != len(self.start):
-            self.consumer.assign([TopicPartition(t, p, o) for (t, p), o in self.start.items()])
-            self._assigned = len(self.start)
-        if time.monotonic() < self._next_poll:
-            return
-        messages = self.consumer.consume(count, timeout=0.0)
-        if not messages:
-            self._next_poll = time.monotonic() + _POLL_S / 2
-            return
-        for message in messages:
-            error = message.error()
-            key = (message.topic(), message.partition())
-            if error is None:
-                self.queues[key].append(message)
-                self.caught_up.discard(key)
-            elif error.code() == KafkaError._PARTITION_EOF:
-                self.caught_up.add(key)
-            elif error.code() == KafkaError._AUTO_OFFSET_RESET:
-                self._out_of_range(key)
-            elif error.fatal():
-                raise KafkaException(error)
-            else:
-                structlog.get_logger().warning("kafka", problem=error.str())
-
-    def _out_of_range(self, key: tuple[str, int]) -> None:
-        low, high = self.consumer.get_watermark_offsets(TopicPartition(*key), timeout=10.0)
-        structlog.get_logger().error(
-            "kafka position out of range: continuing at the oldest message that is left",
-            partition=f"{key[0]}/{key[1]}",
-            oldest=low,
-            newest=high,
-        )
-        self.consumer.seek(TopicPartition(*key, low))
-
-    def lag(self, topic: str, partition: int, position: int) -> int | None:
-        """Messages behind the partition's end, as of the last fetch."""
-        _, high = self.consumer.get_watermark_offsets(TopicPartition(topic, partition), cached=True)
-        return max(high - position, 0) if high is not None and high >= 0 else None
 
 
 class KafkaSource(FixedPartitionedSource[Item[Any], Any]):
@@ -147,11 +84,14 @@ class KafkaSource(FixedPartitionedSource[Item[Any], Any]):
         `earliest` or `latest`: where a partition without a saved position begins.
     block_messages
         Messages per block at most.
-    disorder_ns, idle_timeout_s
+    idle_timeout_s
         A partition that is silent for so long, and caught up, is idle; its watermark then follows the clock.
     stop_at_end
         End a partition once it is caught up (the demo and tests); None runs for ever, otherwise a function that says
         whether producers have finished.
+    stopping
+        Once it says so, every partition ends where it is: what was read flows to its end and is saved, and a later
+        start goes on from there.
     monotonic, wall_ns
         Clocks; a `wall_ns` that returns None switches off the watch over Tidegauge itself.
     """
@@ -168,6 +108,7 @@ class KafkaSource(FixedPartitionedSource[Item[Any], Any]):
         block_messages: int,
         idle_timeout_s: float,
         stop_at_end: Callable[[], bool] | None = None,
+        stopping: Callable[[], bool] = lambda: False,
         monotonic: Callable[[], float] = time.monotonic,
         wall_ns: Callable[[], int | None] = time.time_ns,
     ) -> None:
@@ -180,9 +121,10 @@ class KafkaSource(FixedPartitionedSource[Item[Any], Any]):
         self.block_messages = block_messages
         self.idle_timeout_s = idle_timeout_s
         self.stop_at_end = stop_at_end
+        self.stopping = stopping
         self.monotonic = monotonic
         self.wall_ns = wall_ns
-        self._readers: dict[int, _Reader] = {}
+        self._readers: dict[int, PartitionReader] = {}
         self._lock = threading.Lock()
 
     def list_parts(self) -> list[str]:
@@ -194,32 +136,59 @@ class KafkaSource(FixedPartitionedSource[Item[Any], Any]):
         with self._lock:
             thread = threading.get_ident()
             if thread not in self._readers:
-                self._readers[thread] = _Reader({"group.id": "tidegauge", **self.options})
+                self._readers[thread] = PartitionReader({"group.id": "tidegauge", **self.options})
             return _KafkaPart(self, self._readers[thread], for_part, resume_state)
+
+    def forget(self, reader: PartitionReader) -> None:
+        """Let go of a reader whose last partition was closed."""
+        with self._lock:
+            self._readers = {thread: r for thread, r in self._readers.items() if r is not reader}
+
+    def missing(self) -> str:
+        """Empty when every partition of this process has answered, otherwise which has not."""
+        with self._lock:
+            readers = list(self._readers.values())
+        silent = [f"{t}/{p}" for r in readers for t, p in sorted(r.queues.keys() - r.heard)]
+        if silent or not readers:
+            return f"{', '.join(silent) or self.topic} has not been read yet"
+        return ""
 
 
 class _KafkaPart(StatefulSourcePartition[Item[Any], Any]):
-    def __init__(self, source: KafkaSource, reader: _Reader, name: str, resume: Any | None) -> None:
+    def __init__(self, source: KafkaSource, reader: PartitionReader, name: str, resume: Any | None) -> None:
         self.source, self.reader, self.name = source, reader, name
         self.number = source.partitions[name]
-        self.offset, state = resume if resume is not None else (source.start, None)
-        self.decoder = source.make(source.topic, self.number, source.format, state)
-        reader.register(source.topic, self.number, self.offset)
-        self.queue = reader.queues[(source.topic, self.number)]
+        offset, state = resume if resume is not None else (source.start, None)
+        self.decoder = self._decoder(state)
+        self.offset = offset if offset >= 0 else self._first(offset)
+        self.queue = reader.add(source.topic, self.number, self.offset)
         self.last_message = source.monotonic()
-        self.last_beat = 0.0
-        self.watermark_ns = -(2**62)
+        self.last_beat = -_HEARTBEAT_S
+        self.watermark_ns = self.decoder.watermark_ns
         self.awake: datetime | None = None
         self.ended = False
 
-    def next_batch(self) -> list[Item[Any]]:
-        if self.ended:
-            raise StopIteration
+    def _decoder(self, state: bytes | None) -> RequestPartition | GpuPartition:
         source = self.source
+        try:
+            return source.make(source.topic, self.number, source.format, state)
+        except StateUnreadable as problem:
+            structlog.get_logger().warning("cold start", component=self.name, why=str(problem))
+            return source.make(source.topic, self.number, source.format, None)
+
+    def _first(self, start: int) -> int:
+        """The offset that `earliest` or `latest` means now: a restart before the first message must not move it."""
+        bounds = self.reader.bounds(self.source.topic, self.number)
+        return start if bounds is None else bounds[0 if start == OFFSET_BEGINNING else 1]
+
+    def next_batch(self) -> list[Item[Any]]:
+        source = self.source
+        if self.ended or source.stopping():
+            raise StopIteration
         if not self.queue:
             self.reader.poll(source.block_messages)
         if not self.queue:
-            self.awake = datetime.now(UTC) + timedelta(seconds=_POLL_S)
+            self.awake = datetime.now(UTC) + timedelta(seconds=POLL_S)
             return self._quiet()
         self.awake = None
         messages = [self.queue.popleft() for _ in range(min(len(self.queue), source.block_messages))]
@@ -262,9 +231,8 @@ class _KafkaPart(StatefulSourcePartition[Item[Any], Any]):
         return self.offset, self.decoder.snapshot()
 
     def close(self) -> None:
-        self.reader.start.pop((self.source.topic, self.number), None)
-        if not self.reader.start:
-            self.reader.consumer.close()
+        if self.reader.remove(self.source.topic, self.number):
+            self.source.forget(self.reader)
 
 
 def _timestamp_ms(message: Any) -> int:

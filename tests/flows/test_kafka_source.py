@@ -1,0 +1,322 @@
+"""The Kafka source on the embedded broker, part by part, with clocks of the tests' own."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from confluent_kafka import Producer
+
+from flows.assembly import Parts
+from flows.demo.broker import EmbeddedBroker
+from flows.pricing import PriceBook
+from flows.settings import Settings, Windows
+from flows.sources.item import Item
+from flows.sources.kafka import KafkaSource, list_partitions
+from schemas.errors import BadSettings
+from schemas.formats import get_format
+
+S = 1_000_000_000
+T0 = 1_767_268_800
+NEVER = -(2**62)
+PATIENCE_S = 20.0
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[EmbeddedBroker]:
+    it = EmbeddedBroker()
+    yield it
+    it.close()
+
+
+@pytest.fixture(scope="module")
+def parts() -> Parts:
+    settings = Settings(windows=Windows(disorder_s=5.0))
+    return Parts(settings, PriceBook.load(None))
+
+
+class Clock:
+    """Seconds that pass when told to."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Feed:
+    """A topic with its producer, and sources over it."""
+
+    def __init__(self, broker: EmbeddedBroker, parts: Parts) -> None:
+        self.topic = f"t-{uuid.uuid4().hex[:8]}"
+        self.address = broker.address
+        self.make = parts.partition
+        self.clock = Clock()
+        broker.create(self.topic)
+        self.producer = Producer({"bootstrap.servers": broker.address, "log_level": 0})
+
+    def send(self, partition: int, *seconds: float) -> None:
+        for s in seconds:
+            event = {"at": T0 + s, "provider": "openai", "model": "gpt-4o", "status": 200}
+            self.producer.produce(self.topic, json.dumps(event).encode(), partition=partition)
+        assert self.producer.flush(10) == 0
+
+    def source(self, **changes: Any) -> KafkaSource:
+        arguments: dict[str, Any] = {
+            "format": get_format("request"),
+            "options": {"bootstrap.servers": self.address, "log_level": 0},
+            "make": self.make,
+            "start": "earliest",
+            "block_messages": 100,
+            "idle_timeout_s": 30.0,
+            "monotonic": self.clock,
+            "wall_ns": lambda: None,
+        }
+        return KafkaSource(
+            self.topic, list_partitions({"bootstrap.servers": self.address}, self.topic), **(arguments | changes)
+        )
+
+    def open(self, source: KafkaSource, saved: dict[str, Any] | None = None) -> Opened:
+        return Opened(source, saved or {})
+
+
+class Opened:
+    """All partitions of a source, as one worker of the engine has them."""
+
+    def __init__(self, source: KafkaSource, saved: dict[str, Any]) -> None:
+        self.source = source
+        self.parts: dict[str, Any] = {
+            name: source.build_part("in", name, saved.get(name)) for name in source.list_parts()
+        }
+        self.items: list[Item[Any]] = []
+
+    def read(self, until: Callable[[Opened], bool]) -> list[Item[Any]]:
+        """Ask every partition in turn until enough has come; returns what came in this call."""
+        before = len(self.items)
+        deadline = time.monotonic() + PATIENCE_S
+        while not until(self):
+            assert time.monotonic() < deadline, "the source does not deliver"
+            for name in list(self.parts):
+                try:
+                    self.items += self.parts[name].next_batch()
+                except StopIteration:
+                    self.parts.pop(name).close()
+        return self.items[before:]
+
+    def messages(self) -> list[tuple[str, int]]:
+        return [(i.partition, o) for i in self.items if i.batch is not None for o in i.batch.columns.offsets.tolist()]
+
+    def snapshot(self) -> dict[str, Any]:
+        return {name: part.snapshot() for name, part in self.parts.items()}
+
+    def close(self) -> None:
+        for part in self.parts.values():
+            part.close()
+
+
+@pytest.fixture
+def feed(broker: EmbeddedBroker, parts: Parts) -> Feed:
+    return Feed(broker, parts)
+
+
+def count(n: int) -> Callable[[Opened], bool]:
+    return lambda opened: len(opened.messages()) >= n
+
+
+def caught_up(opened: Opened) -> bool:
+    return all(len(p.reader.caught_up) == 4 for p in opened.parts.values())
+
+
+def test_every_message_of_every_partition_arrives_once(feed: Feed) -> None:
+    for partition, n in enumerate((700, 3, 0, 250)):
+        feed.send(partition, *(i / 100 for i in range(n)))
+    opened = feed.open(feed.source(block_messages=64))
+    opened.read(lambda o: count(953)(o) and caught_up(o))
+    expected = [(f"{feed.topic}/{p}", o) for p, n in enumerate((700, 3, 0, 250)) for o in range(n)]
+    assert sorted(opened.messages()) == expected
+    assert all(len(i.batch.columns) <= 64 for i in opened.items if i.batch is not None)
+    assert [i.lag for i in opened.items if i.partition == f"{feed.topic}/0"][-1] == 0
+    opened.close()
+
+
+def test_a_partition_that_ends_does_not_send_the_others_back(feed: Feed) -> None:
+    for partition in range(4):
+        feed.send(partition, *range(20))
+    finished: list[bool] = []
+    opened = feed.open(feed.source(block_messages=5, stop_at_end=lambda: bool(finished)))
+    opened.read(lambda o: count(80)(o) and caught_up(o))
+    ending = opened.parts.pop(f"{feed.topic}/0")
+    ending.close()  # the others still read
+    feed.send(1, *range(20, 30))
+    opened.read(count(90))
+    finished.append(True)
+    opened.read(lambda o: not o.parts)
+    assert len(opened.messages()) == len(set(opened.messages())) == 90
+    assert sorted(i.partition for i in opened.items if i.watermark_ns == 2**62) == [
+        f"{feed.topic}/{p}" for p in (1, 2, 3)
+    ]
+
+
+def test_a_snapshot_position_is_where_the_next_start_goes_on(feed: Feed) -> None:
+    feed.send(0, *range(10))
+    feed.send(3, *range(10))
+    first = feed.open(feed.source(block_messages=4))
+    first.read(count(8))
+    saved = first.snapshot()
+    seen = set(first.messages())
+    first.close()
+    second = feed.open(feed.source(), saved)
+    second.read(count(20 - len(seen)))
+    assert not seen & set(second.messages())
+    assert len(seen) + len(second.messages()) == 20
+    assert second.parts[f"{feed.topic}/0"].decoder.watermark_ns == (T0 + 9 - 5) * S
+    second.close()
+
+
+def test_latest_means_the_end_at_the_first_start_also_after_a_restart(feed: Feed) -> None:
+    feed.send(2, 0, 1)
+    first = feed.open(feed.source(start="latest"))
+    saved = first.snapshot()  # nothing was read when it stopped
+    first.close()
+    feed.send(2, 2, 3, 4)
+    feed.send(1, 5)
+    second = feed.open(feed.source(start="latest"), saved)
+    second.read(count(4))
+    assert sorted(second.messages()) == [(f"{feed.topic}/1", 0), *((f"{feed.topic}/2", o) for o in (2, 3, 4))]
+    second.close()
+
+
+def test_state_that_cannot_be_read_is_a_cold_start_at_the_saved_position(feed: Feed, capsys: Any) -> None:
+    feed.send(0, *range(10))
+    first = feed.open(feed.source(block_messages=4))
+    first.read(count(4))
+    saved = first.snapshot()
+    first.close()
+    name = f"{feed.topic}/0"
+    offset, state = saved[name]
+    second = feed.open(feed.source(), {**saved, name: (offset, state[: len(state) // 2])})
+    said = capsys.readouterr()
+    assert "cold start" in said.out + said.err and name in said.out + said.err
+    second.read(count(10 - offset))
+    assert second.messages()[0] == (name, offset)
+    second.close()
+
+
+def test_tombstones_become_dead_letters_and_nothing_stalls(feed: Feed) -> None:
+    feed.send(0, 1)
+    feed.producer.produce(feed.topic, None, b"key", partition=0)
+    feed.send(0, 2)
+    opened = feed.open(feed.source())
+    opened.read(count(2))
+    assert [o for _, o in opened.messages()] == [0, 2]
+    dead = [(d.offset, d.reason.value) for i in opened.items if i.batch is not None for d in i.batch.dead]
+    assert dead == [(1, "empty")]
+    opened.close()
+
+
+def test_an_idle_partition_says_so_after_the_timeout_and_its_time_goes_on_with_the_clock(feed: Feed) -> None:
+    feed.send(0, 100)
+    opened = feed.open(feed.source(idle_timeout_s=30.0))
+    opened.read(lambda o: count(1)(o) and caught_up(o))
+    feed.clock.now += 29.9
+    opened.read(_rounds(5))
+    assert not any(i.idle for i in opened.items)
+    feed.clock.now += 10.1
+    beats = {i.partition: i for i in opened.read(lambda o: sum(i.idle for i in o.items) >= 4)}
+    assert beats[f"{feed.topic}/0"].watermark_ns == (T0 + 100 - 5 + 40) * S
+    assert {beats[f"{feed.topic}/{p}"].watermark_ns for p in (1, 2, 3)} == {NEVER}
+    assert all(i.lag == 0 for i in beats.values())
+    assert opened.read(_rounds(5)) == []  # no more than one beat a second
+    feed.send(0, 101)
+    (item,) = (i for i in opened.read(count(2)) if i.batch is not None)
+    assert not item.idle
+    opened.close()
+
+
+def test_after_a_restart_the_clock_goes_on_from_the_saved_watermark(feed: Feed) -> None:
+    feed.send(0, 100)
+    first = feed.open(feed.source())
+    first.read(count(1))
+    saved = first.snapshot()
+    first.close()
+    second = feed.open(feed.source(idle_timeout_s=10.0), saved)
+    second.read(caught_up)
+    feed.clock.now += 12
+    beats = {i.partition: i for i in second.read(lambda o: sum(i.idle for i in o.items) >= 4)}
+    assert beats[f"{feed.topic}/0"].watermark_ns == (T0 + 100 - 5 + 12) * S
+    second.close()
+
+
+def test_a_partition_with_a_backlog_is_never_idle(feed: Feed) -> None:
+    feed.send(0, *range(50))
+    opened = feed.open(feed.source(block_messages=10, idle_timeout_s=1.0))
+    while len(opened.messages()) < 50:
+        feed.clock.now += 5
+        opened.read(count(min(len(opened.messages()) + 1, 50)))
+    assert not [i for i in opened.items if i.idle and i.partition == f"{feed.topic}/0"]
+    opened.close()
+
+
+def test_a_partition_that_has_nothing_keeps_memory_bounded_while_another_has_much(feed: Feed) -> None:
+    feed.send(0, *(i / 1000 for i in range(5_000)))
+    opened = feed.open(feed.source(block_messages=100))
+    reader = opened.parts[f"{feed.topic}/0"].reader
+    most = 0
+    while len(opened.messages()) < 5_000:
+        opened.read(count(min(len(opened.messages()) + 1, 5_000)))
+        most = max(most, sum(map(len, reader.queues.values())))
+    assert 100 <= most <= 500
+    opened.close()
+
+
+def test_an_empty_topic_is_read_without_an_item(feed: Feed) -> None:
+    source = feed.source()
+    assert "has not been read" in source.missing()
+    opened = feed.open(source)
+    opened.read(caught_up)
+    assert opened.items == []
+    assert source.missing() == ""
+    opened.close()
+
+
+def test_a_stop_ends_every_partition_where_it_is(feed: Feed) -> None:
+    feed.send(0, *range(10))
+    stopping: list[bool] = []
+    opened = feed.open(feed.source(block_messages=4, stopping=lambda: bool(stopping)))
+    opened.read(count(4))
+    saved = opened.snapshot()
+    stopping.append(True)
+    assert opened.read(lambda o: not o.parts) == []  # no closing item: windows stay open for the next start
+    assert saved[f"{feed.topic}/0"][0] == 4
+
+
+def test_a_worker_has_one_consumer_and_gives_it_back(feed: Feed) -> None:
+    source = feed.source()
+    opened = feed.open(source)
+    assert len({id(p.reader) for p in opened.parts.values()}) == 1
+    opened.close()
+    again = feed.open(source)  # the same source serves a second run
+    feed.send(0, 1)
+    again.read(count(1))
+    again.close()
+
+
+def test_a_missing_topic_or_broker_is_said_with_the_setting_to_change() -> None:
+    with pytest.raises(BadSettings, match=r"kafka\.bootstrap_servers"):
+        list_partitions({"bootstrap.servers": "127.0.0.1:1", "log_level": 0}, "t", timeout_s=0.5)
+
+
+def _rounds(n: int) -> Callable[[Opened], bool]:
+    """Ask every partition n times more."""
+    left = [n + 1]
+
+    def done(_: Opened) -> bool:
+        left[0] -= 1
+        return left[0] == 0
+
+    return done
