@@ -12,6 +12,9 @@ from detectors.shift import Horizon, Shift
 from detectors.tail import score_of
 from schemas.money import PICO_PER_USD
 
+MAX_UNPRICED = 0.05
+"""Share of requests without a price above which spend counts as not measured."""
+
 TRIES = math.log10(3.0)
 """Factors of ten taken off because the best of several strongly correlated horizons counts."""
 
@@ -43,7 +46,7 @@ class CostSpike(Detector):
     kind = "cost_spike"
     stream = "requests"
     cadence = "interval"
-    features = ("cost_pico", "requests")
+    features = ("cost_pico", "requests", "unpriced_requests")
     unit = "USD per hour"
     effect_unit = "USD per hour"
 
@@ -70,7 +73,11 @@ class CostSpike(Detector):
     def _row(self, x: Features) -> tuple[FloatArray, FloatArray, FloatArray]:
         window_s = column(x, "window_s")
         cost = column(x, "cost_pico")
-        seconds = np.where(np.isfinite(cost), window_s, np.nan)
+        # Spend is not known where requests have no price: such a row neither scores nor teaches.
+        unpriced = np.nan_to_num(x.get("unpriced_requests", np.zeros(len(cost))))
+        known = np.isfinite(cost) & (unpriced <= MAX_UNPRICED * np.nan_to_num(column(x, "requests")))
+        cost = np.where(known, cost, np.nan)
+        seconds = np.where(known, window_s, np.nan)
         return cost[:, None], seconds[:, None], window_s
 
     def score_many(self, x: Features) -> Judgement:

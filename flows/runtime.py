@@ -31,8 +31,11 @@ from sinks.clickhouse.writer import Writer
 from sinks.delivery import Notifier
 from sinks.routing import Route, Router
 
-DRAIN_S = 10.0
-"""How long a stop waits for rows and messages that are on their way; what is left is on disk."""
+DRAIN_S = 60.0
+"""How long an end waits for rows and messages that are on their way; what is left is on disk."""
+
+HANG_UP_S = 1.0
+"""How long an end then waits for a request that is under way."""
 
 
 class Runtime:
@@ -48,10 +51,17 @@ class Runtime:
         Whether incidents go to the incidents topic, too, without a destination that says so.
     process
         Number of this process in a cluster; it has its own outbox and spool.
+    drain_s
+        How long `close` waits for the destinations, and for the database.
     """
 
-    def __init__(self, settings: Settings, *, notify: bool, topic: bool = False, process: int = 0) -> None:
+    def __init__(
+        self, settings: Settings, *, notify: bool, topic: bool = False, process: int = 0, drain_s: float = DRAIN_S
+    ) -> None:
         self.settings = settings
+        self.drain_s = drain_s
+        self.waits_for: list[Callable[[], str]] = []
+        """Each says what keeps the process from being ready; empty for nothing."""
         self.process = process
         self.book = PriceBook.load(settings.pricing.overlay)
         self.parts = Parts(settings, self.book)
@@ -115,12 +125,11 @@ class Runtime:
         """Deliver what is on its way, then let go of everything."""
         log = structlog.get_logger()
         if self.notifier is not None:
-            if not self.notifier.drain(DRAIN_S):
+            if not self.notifier.drain(self.drain_s):
                 log.warning("incidents wait in the outbox for the next start", path=str(self.state_dir))
-            self.notifier.close()
+            self.notifier.close(HANG_UP_S)
         if self.writer is not None:
-            self.writer.checkpoint()
-            if not self.writer.drain(DRAIN_S):
+            if not self.writer.drain(self.drain_s):
                 log.warning("rows wait in the spool for the next start", path=str(self.state_dir))
             self.writer.close()
         if self.health is not None:
@@ -129,7 +138,7 @@ class Runtime:
     def _missing(self) -> str:
         if self.writer is not None and self.writer.status().get("blocked"):
             return "the spool is full and the database does not take rows"
-        return ""
+        return next((what for waits in self.waits_for if (what := waits())), "")
 
     def _open_writer(self, spool: Path) -> Writer | None:
         c = self.settings.clickhouse

@@ -15,7 +15,7 @@ SHOWS_AS: Mapping[str, frozenset[str]] = {
     "cost_spike": frozenset({"cost_spike", "context_growth", "budget_burn"}),
     "error_burst": frozenset({"error_burst", "slo_burn", "quota_saturation"}),
     "quota_saturation": frozenset({"quota_saturation", "error_burst", "slo_burn"}),
-    "latency_regression": frozenset({"latency_regression"}),
+    "slo_burn": frozenset({"slo_burn", "error_burst"}),
     "cache_regression": frozenset({"cache_regression", "cost_spike"}),
     "context_growth": frozenset({"context_growth", "cost_spike"}),
     "engine_saturation": frozenset({"engine_saturation", "gpu_saturation", "latency_regression", "error_burst"}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from schemas.findings import Report
 from schemas.series import Series
 
 Related = Callable[[Series, Series], bool]
@@ -53,10 +54,28 @@ class Kinship:
             self._gpus[series] = found
         return self._gpus[series]
 
+    def cover(self, group: Sequence[Series], prefer: Sequence[str], reports: Sequence[Report]) -> Series | None:
+        """The smallest roll-up that holds all single GPUs of a group, if they are at least half of it."""
+        singles = frozenset(s for s in group if s in self.kin)
+        if len(singles) < 2:
+            return None
+        fitting = [
+            (len(self.gpus(s)), _rank(s, prefer), s.key(), s)
+            for report in reports
+            for s in report.series
+            if s.stream == "gpus" and s not in self.kin and s.dims and singles <= self.gpus(s)
+        ]
+        if not fitting:
+            return None
+        size, _, _, best = min(fitting)
+        return best if len(singles) >= self.OVERLAP * size else None
+
     def related(self, a: Series, b: Series) -> bool:
         """Whether two series share enough GPUs, or requests as `related` says."""
         if a.stream != "gpus" or b.stream != "gpus":
             return related(a, b)
+        if a in self.kin and b in self.kin:  # two single GPUs: neighbours of one team
+            return all(self.kin[a].get(d) == self.kin[b].get(d) for d in ("cluster", "node", "team"))
         mine, theirs = self.gpus(a), self.gpus(b)
         common = len(mine & theirs)
         return common > 0 and common >= self.OVERLAP * min(len(mine), len(theirs))
@@ -103,11 +122,10 @@ def naming(candidates: Sequence[tuple[Series, float]], prefer: Sequence[str] = (
     prefer
         Dimensions, best first, to choose by among equally specific series.
     """
-
-    def taste(series: Series) -> int:
-        ranks = [prefer.index(d) for d in series.dims if d in prefer]
-        return min(ranks, default=len(prefer))
-
     largest = max(delta for _, delta in candidates)
     enough = [(s, delta) for s, delta in candidates if delta >= CARRIES * largest]
-    return min(enough, key=lambda c: (-len(c[0].dims), taste(c[0]), -c[1], c[0].key()))[0]
+    return min(enough, key=lambda c: (-len(c[0].dims), _rank(c[0], prefer), -c[1], c[0].key()))[0]
+
+
+def _rank(series: Series, prefer: Sequence[str]) -> int:
+    return min((prefer.index(d) for d in series.dims if d in prefer), default=len(prefer))

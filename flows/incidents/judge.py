@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from flows.incidents import explain, text
+from flows.incidents import explain, plausible, text
 from flows.incidents.grouping import PREFERRED, Kinship, groups, naming, related
 from flows.incidents.policy import Policy, severity_of
 from flows.incidents.silences import Silences
@@ -210,17 +210,24 @@ class Judge:
                 self.suppressed += 1
                 continue
             else:
-                home = self._open(kind, tracks, end_ns, row)
+                main = max(tracks, key=lambda t: (_size(t), -len(t.series.dims), t.series.key()))
+                culprit = self._culprit(kind, tracks, main, row)
+                if self._implausible(kind, culprit, main, row):
+                    continue
+                home = self._open(kind, culprit, main, min(t.since_ns for t in tracks), end_ns, row)
                 out.append(home.incident)
             for t in new:
                 t.incident_id = home.incident.incident_id
                 home.members.append((t.detector, t.series))
         return out
 
-    def _open(self, kind: str, tracks: Sequence[Track], end_ns: int, row: _Row) -> Open:
-        main = max(tracks, key=lambda t: (_size(t), -len(t.series.dims), t.series.key()))
-        culprit = self._culprit(kind, tracks, main, row)
-        opened_ns = min(t.since_ns for t in tracks)
+    def _implausible(self, kind: str, culprit: Series, main: Track, row: _Row) -> bool:
+        if plausible.only_mix(kind, main.series, main.detector, row.reports):
+            return True
+        everyone = row.members(self._cadence(main, row)) if kind in plausible.ADDITIVE else {}
+        return plausible.moved(kind, culprit, everyone)
+
+    def _open(self, kind: str, culprit: Series, main: Track, opened_ns: int, end_ns: int, row: _Row) -> Open:
         digest = hashlib.blake2b(f"{kind}|{culprit.key()}|{opened_ns}".encode(), digest_size=6).hexdigest()
         home = Open(
             incident=Incident(
@@ -266,6 +273,9 @@ class Judge:
             candidates = [c for c in candidates if c[1] > 0]
             if candidates:
                 return naming(candidates)
+        rollup = row.kinship.cover([t.series for t in tracks], PREFERRED.get(kind, ()), row.reports)
+        if rollup is not None:
+            return rollup
         return naming([(t.series, _size(t)) for t in tracks], PREFERRED.get(kind, ()))
 
     def _cadence(self, track: Track, row: _Row) -> str:
