@@ -31,6 +31,9 @@ from sinks.clickhouse.writer import Writer
 from sinks.delivery import Notifier
 from sinks.routing import Route, Router
 
+UNSAVED_EPOCH_S = 10.0
+"""Length of an epoch where no state is kept."""
+
 DRAIN_S = 60.0
 """How long an end waits for rows and messages that are on their way; what is left is on disk."""
 
@@ -249,7 +252,8 @@ def execute(
         workers_per_process=workers,
         process_id=process,
         addresses=list(addresses) if addresses else None,
-        epoch_interval=timedelta(seconds=runtime.settings.epoch_s),
+        # Without recovery nothing reads the snapshots that end an epoch.
+        epoch_interval=timedelta(seconds=runtime.settings.epoch_s if recover else UNSAVED_EPOCH_S),
         recovery_config=recovery,
     )
 
