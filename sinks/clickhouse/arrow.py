@@ -23,12 +23,16 @@ _TIMES = {"ns": 1, "us": 1_000, "ms": 1_000_000}
 
 def coded(column: Coded) -> pa.Array:
     """A dictionary-encoded text column."""
-    return pa.DictionaryArray.from_arrays(pa.array(column.codes), pa.array(column.values, pa.string()))
+    return labels(column.codes, column.values)
 
 
 def labels(codes: npt.NDArray[Any], values: Sequence[str]) -> pa.Array:
-    """Texts by small code numbers."""
-    return pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int32)), pa.array(values, pa.string()))
+    """Texts by small code numbers. Values may repeat: the server refuses dictionaries that do, so they are merged."""
+    numbers = codes.astype(np.int32, copy=False)
+    place = {value: i for i, value in enumerate(dict.fromkeys(values))}
+    if len(place) < len(values):
+        numbers = np.array([place[value] for value in values], np.int32)[numbers]
+    return pa.DictionaryArray.from_arrays(pa.array(numbers), pa.array(list(place), pa.string()))
 
 
 def constant(value: str, n: int) -> pa.Array:

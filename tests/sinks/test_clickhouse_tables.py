@@ -50,6 +50,16 @@ def test_requests_come_back_exactly(database: Any, writer_for: Any) -> None:
     assert {row["price_version"] for row in rows} == {"prices-1"}
 
 
+def test_two_requests_may_fail_with_the_same_message(database: Any, writer_for: Any) -> None:
+    columns = builders.request_columns(20, seed=3)
+    columns.error_message = {2: "quota", 5: "timeout", 9: "quota"}
+    writer = writer_for(database)
+    writer.requests(columns, builders.costs_for(columns), "prices-1")
+    assert writer.drain(20), writer.status()
+    rows = rows_of(database, "requests", "offset")
+    assert {i: r["error_message"] for i, r in enumerate(rows) if r["error_message"]} == columns.error_message
+
+
 def test_money_is_exact_and_unpriced_is_null(database: Any, writer_for: Any) -> None:
     columns = builders.request_columns(200)
     costs = builders.costs_for(columns)
