@@ -168,8 +168,8 @@ class Write(FixedPartitionedSink[V, None]):
         self.process, self.to, self.checkpoint = process, to, checkpoint
 
     def list_parts(self) -> list[str]:
-        """One per process."""
-        return [self.process]
+        """One per process. Padded, since the engine numbers parts by the order of their names."""
+        return [self.process.zfill(6)]
 
     def part_fn(self, item_key: str) -> int:
         """A process is its own number."""

@@ -11,9 +11,13 @@ from confluent_kafka import KafkaError, Message, Producer
 
 from schemas.dead_letter import DeadLetter
 
+CHECKPOINT_S = 2.0
+
 
 class DeadLetterTopic:
-    """Produces dead letters. They are also kept in ClickHouse, so a broker that refuses them is only reported.
+    """Produces dead letters: each at least once, under its source position as key.
+
+    They are also kept in ClickHouse, so a broker that refuses them is only reported.
 
     Parameters
     ----------
@@ -31,20 +35,29 @@ class DeadLetterTopic:
     def put(self, letters: Sequence[DeadLetter]) -> None:
         """Send letters, keyed by their source position."""
         for letter in letters:
+            key = f"{letter.topic}/{letter.partition}/{letter.offset}/{letter.position}".encode()
+            body = msgspec.json.encode(letter)
             try:
-                self._producer.produce(
-                    self.topic,
-                    msgspec.json.encode(letter),
-                    f"{letter.topic}/{letter.partition}/{letter.offset}/{letter.position}".encode(),
-                    on_delivery=self._delivered,
-                )
+                self._produce(body, key)
             except BufferError:
-                self.failed += 1
+                self._producer.poll(1.0)
+                try:
+                    self._produce(body, key)
+                except BufferError:
+                    self.failed += 1
         self._producer.poll(0)
+
+    def checkpoint(self) -> None:
+        """Wait, for a moment only, until the broker has what was sent: a crash afterwards would lose it."""
+        if len(self._producer) and self._producer.flush(CHECKPOINT_S):
+            structlog.get_logger().warning("dead letters wait for the broker", topic=self.topic, n=len(self._producer))
 
     def close(self) -> None:
         """Send what waits."""
-        self._producer.flush(10)
+        self._producer.flush(CHECKPOINT_S)
+
+    def _produce(self, body: bytes, key: bytes) -> None:
+        self._producer.produce(self.topic, body, key, on_delivery=self._delivered)
 
     def _delivered(self, error: KafkaError | None, message: Message) -> None:
         if error is not None:

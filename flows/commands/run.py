@@ -12,7 +12,11 @@ from flows.lock import hold
 from flows.runtime import Runtime, execute, kafka_options
 from flows.settings_file import load
 from flows.sources.kafka import KafkaSource, list_partitions
+from flows.stop import on_signal
 from schemas.formats import get_format
+
+DRAIN_S = 2.0
+"""How long a stop waits for the database, and for the destinations; what they have not taken is on disk."""
 
 
 def run(
@@ -23,6 +27,8 @@ def run(
     address: tuple[str, ...] = (),
 ) -> int:
     """Consume Kafka and watch, until stopped. State is kept, so a restart goes on where it was.
+
+    SIGTERM and Ctrl-C save what was read and end within 10 s.
 
     Example: tidegauge run --config tidegauge.yaml
 
@@ -40,8 +46,9 @@ def run(
     settings = load(config)
     log = structlog.get_logger()
     with (
+        on_signal() as stop,
         hold(settings.state_dir, process or 0),
-        Runtime(settings, notify=True, topic=True, process=process or 0) as runtime,
+        Runtime(settings, notify=True, topic=True, process=process or 0, drain_s=DRAIN_S) as runtime,
     ):
         options = kafka_options(settings)
         k = settings.kafka
@@ -55,12 +62,21 @@ def run(
                 start=k.start,
                 block_messages=k.block_messages,
                 idle_timeout_s=settings.windows.idle_timeout_s,
+                stopping=stop.is_set,
             )
             for topic, name in ((k.requests_topic, k.requests_format), (k.gpus_topic, k.gpus_format))
         ]
         dead_letters = DeadLetterTopic(k.dead_letters_topic, options)
         outputs = runtime.outputs()
         outputs.dead.append(dead_letters.put)
+        save_rows = outputs.checkpoint
+
+        def checkpoint() -> None:
+            save_rows()
+            dead_letters.checkpoint()
+
+        outputs.checkpoint = checkpoint
+        runtime.waits_for += [lambda: "stopping" if stop.is_set() else "", *(s.missing for s in sources)]
         health = runtime.serve()
         log.info(
             "watching",
@@ -81,4 +97,5 @@ def run(
             )
         finally:
             dead_letters.close()
+        log.info("stopped")
     return 0
