@@ -29,6 +29,5 @@ USER 10001:10001
 WORKDIR /var/lib/tidegauge
 VOLUME /var/lib/tidegauge
 EXPOSE 9464
-STOPSIGNAL SIGINT
 ENTRYPOINT ["tidegauge"]
 CMD ["--help"]
