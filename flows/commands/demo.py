@@ -133,7 +133,7 @@ def _settings(folder: Path, broker: str, receiver: str) -> Settings:
         state_dir=str(folder / "state"),
         kafka=Kafka(bootstrap_servers=broker, options={"log_level": 0}),
         # The broker's idle partitions must not run on while the simulation pauses: no time-out within a demo.
-        windows=Windows(shards=4, idle_timeout_s=3_600.0),
+        windows=Windows(shards=2, idle_timeout_s=3_600.0),
         incidents=Incidents(cold_start_s=1_800.0),
         clickhouse=ClickHouse(url=f"chdb://{folder / 'clickhouse'}"),
         destinations=[
