@@ -82,32 +82,41 @@ RECENT = f"""SELECT
 ORDER BY opened_at DESC
 LIMIT 500"""
 
+
+def _evidence(column: str) -> str:
+    """Elements of a JSON array from the newest revision that has any: an incident's last revision may only close it."""
+    return f"""FROM (
+    SELECT incident_id, kind, unit, opened_at, arrayJoin(JSONExtractArrayRaw({column})) AS element
+    FROM (
+        SELECT incident_id, kind, unit, opened_at, {column}
+        FROM incidents
+        WHERE {column} NOT IN ('', '[]')
+            AND incident_id IN (
+                SELECT incident_id
+                {LATEST.replace(chr(10), chr(10) + " " * 16)}
+                    AND {ONE})
+        ORDER BY revision DESC
+        LIMIT 1 BY incident_id))
+ORDER BY opened_at DESC, incident_id, `Share of the change` DESC
+LIMIT 500"""
+
+
 CONTRIBUTORS = f"""SELECT
     incident_id AS `Incident`,
     kind AS `Kind`,
-    JSONExtractRaw(contributor, 'dims') AS `Member`,
-    JSONExtractFloat(contributor, 'share') AS `Share of the change`,
-    JSONExtract(contributor, 'observed', 'Nullable(Float64)') AS `Observed`,
-    JSONExtract(contributor, 'expected', 'Nullable(Float64)') AS `Expected`,
+    JSONExtractRaw(element, 'dims') AS `Member`,
+    JSONExtractFloat(element, 'share') AS `Share of the change`,
+    JSONExtract(element, 'observed', 'Nullable(Float64)') AS `Observed`,
+    JSONExtract(element, 'expected', 'Nullable(Float64)') AS `Expected`,
     unit AS `Unit`
-FROM (
-    SELECT incident_id, kind, unit, opened_at, arrayJoin(JSONExtractArrayRaw(contributors)) AS contributor
-    {LATEST.replace(chr(10), chr(10) + "    ")}
-        AND {ONE})
-ORDER BY opened_at DESC, incident_id, `Share of the change` DESC
-LIMIT 500"""
+{_evidence("contributors")}"""
 
 FACTORS = f"""SELECT
     incident_id AS `Incident`,
     kind AS `Kind`,
-    JSONExtractString(factor, 'name') AS `Factor`,
-    JSONExtractFloat(factor, 'share') AS `Share of the change`
-FROM (
-    SELECT incident_id, kind, opened_at, arrayJoin(JSONExtractArrayRaw(factors)) AS factor
-    {LATEST.replace(chr(10), chr(10) + "    ")}
-        AND {ONE})
-ORDER BY opened_at DESC, incident_id, `Share of the change` DESC
-LIMIT 500"""
+    JSONExtractString(element, 'name') AS `Factor`,
+    JSONExtractFloat(element, 'share') AS `Share of the change`
+{_evidence("factors")}"""
 
 REVISIONS = f"""SELECT
     inserted_at AS `Written`,

@@ -265,7 +265,7 @@ def incidents() -> list[Incident]:
     return [
         revision(0, 1, "open", team),
         revision(0, 2, "updated", team, notify=False),
-        revision(0, 3, "resolved", team, resolved_at="2026-01-01T13:50:00Z"),
+        revision(0, 3, "resolved", team, resolved_at="2026-01-01T13:50:00Z", contributors=[], factors=[]),
         revision(2, 1, "open", {"provider": "openai", "model": "example-large"}, severity="critical"),
         revision(11, 1, "open", {"team": "search"}, impact_usd_per_hour=None, retry_helps=None, cause=None, links={}),
     ]

@@ -71,7 +71,9 @@ CHOICES: list[dict[str, Value]] = [
 
 @pytest.mark.parametrize("choice", CHOICES, ids=lambda c: ",".join(c))
 def test_every_query_runs_under_filters(database: Any, choice: dict[str, Value]) -> None:
-    for query in QUERIES:
+    concerned = [q for q in QUERIES if any(f"${{{name}" in q.sql or f"${name}" in q.sql for name in choice)]
+    assert concerned
+    for query in concerned:
         try:
             database.query(text(query, choice))
         except ClickHouseError as problem:
@@ -144,6 +146,17 @@ def test_unpriced_requests_are_shown_and_have_no_cost(database: Any) -> None:
     row = dict(zip(result.column_names, result.result_rows[0], strict=True))
     assert row["Spend"] is None
     assert row["Unpriced requests"] == row["Requests"] > 0
+
+
+def test_evidence_of_a_resolved_incident_is_kept(database: Any) -> None:
+    choice: dict[str, Value] = {"kind": ["cost_spike"]}
+    for place, shares in (
+        ("Contributors: which members carry the change", [0.8]),
+        ("Factors: what moved", [0.75, 0.25]),
+    ):
+        (query,) = [q for q in QUERIES if q.place == place]
+        result = database.query(text(query, choice))
+        assert list(result.result_columns[result.column_names.index("Share of the change")]) == shares
 
 
 def test_annotations_name_time_end_title_text_and_tags(database: Any) -> None:
