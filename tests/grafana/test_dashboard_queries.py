@@ -1,11 +1,12 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
+from tests.builders import NOON_NS
 from tests.grafana import company
 from tests.grafana.macros import Value
 from tests.grafana.queries import INTERVAL_MS, QUERIES, Query, text
@@ -80,13 +81,13 @@ def test_every_query_runs_under_filters(database: Any, choice: dict[str, Value])
             pytest.fail(f"{query.dashboard}: {query.place}: {problem}")
 
 
-def value(database: Any, dashboard: str, title: str, choice: dict[str, Value]) -> Any:
+def value(database: Any, dashboard: str, title: str, choice: Mapping[str, Value]) -> Any:
     (query,) = [q for q in QUERIES if q.dashboard == dashboard and q.place == title]
     return database.query(text(query, choice)).result_rows[0][0]
 
 
 def requests_of(*positions: int) -> int:
-    windows = [company.request_window(company.NOON_NS, seed) for seed in range(company.WINDOWS // 2, company.WINDOWS)]
+    windows = [company.request_window(NOON_NS, seed) for seed in range(company.WINDOWS // 2, company.WINDOWS)]
     leaf = len(company.MEMBERS)
     total = 0
     for window in windows:

@@ -51,7 +51,7 @@ def span(replayed: Any) -> tuple[int, int]:
 
 
 @pytest.mark.slow
-def test_panels_show_what_a_replay_wrote(replayed: Any, span: tuple[int, int]) -> None:
+def test_panels_show_what_a_replay_wrote_and_count_it_once(replayed: Any, span: tuple[int, int]) -> None:
     assert span[1] - span[0] > (MINUTES - 2) * 60_000
     empty = []
     for query in QUERIES:
@@ -63,10 +63,7 @@ def test_panels_show_what_a_replay_wrote(replayed: Any, span: tuple[int, int]) -
             empty.append((query.dashboard, query.place))
     assert not [e for e in empty if e[1] not in MAY_BE_EMPTY]
 
-
-@pytest.mark.slow
-def test_dashboard_totals_are_those_of_the_raw_table(replayed: Any, span: tuple[int, int]) -> None:
-    (query,) = [q for q in QUERIES if q.dashboard == "tidegauge-attribution" and q.place == "Requests"]
-    shown = replayed.query(expand(query.sql, *span, INTERVAL_MS, defaults(query.dashboard))).first_row[0]
-    raw, first = replayed.query("SELECT count(), min(lateness) FROM requests_final").first_row
-    assert shown == raw > 1_000, first
+    # The same test, so that parallel test runs replay once.
+    (requests,) = [q for q in QUERIES if q.dashboard == "tidegauge-attribution" and q.place == "Requests"]
+    shown = replayed.query(expand(requests.sql, *span, INTERVAL_MS, defaults(requests.dashboard))).first_row[0]
+    assert shown == replayed.query("SELECT count() FROM requests_final").first_row[0] > 1_000
