@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
+from bytewax.errors import BytewaxRuntimeError
 from cyclopts import Parameter
 
 from flows.outputs import Outputs
@@ -21,26 +23,36 @@ from flows.steps import Priced, PricedGpus
 from flows.window_lines import lines
 from schemas.columns import TOO_LATE
 from schemas.dead_letter import DeadLetter
-from schemas.errors import BadSettings
+from schemas.errors import BadSettings, TidegaugeError
 from schemas.formats import FORMATS, get_format
 from schemas.incident import Incident
 
+DELIVERY_S = 60.0
+"""How long the end of a replay waits for the database, and for the destinations."""
+
+REFUSED_S = 5.0
+"""How long it waits where the database answers and refuses."""
+
+Out = Annotated[str | None, Parameter(allow_leading_hyphen=True)]
+"""A file to write; `-` is standard output."""
+
 
 def replay(
-    *files: str,
+    *files: Annotated[str, Parameter(allow_leading_hyphen=True)],
     format: Annotated[str | None, Parameter(name=["--format", "-f"])] = None,
     config: Annotated[str | None, Parameter(name=["--config", "-c"])] = None,
     speed: str = "max",
     clickhouse: str | None = None,
-    incidents: str | None = None,
-    windows: str | None = None,
+    incidents: Out = None,
+    windows: Out = None,
     notify: Annotated[bool, Parameter(negative=())] = False,
     workers: int = 1,
     block_messages: int = 10_000,
 ) -> int:
     """Send files through the dataflow: decode, price, aggregate, detect.
 
-    Prints one JSON line with what was counted. No destination is called unless asked for.
+    Prints one JSON line with what was counted, to standard error where `-` takes standard output. No destination is
+    called unless asked for. State is kept for the run only: every replay starts cold.
 
     Example: tidegauge replay sim/requests.jsonl.gz sim/gpus.jsonl.gz --incidents found.jsonl
 
@@ -57,8 +69,10 @@ def replay(
         `max`, or how many times faster than real time.
     clickhouse
         Database to write to (`chdb://PATH` or `http://...`); none is written to without it.
-    incidents, windows
-        JSON-lines file for incidents, for closed windows; `-` is standard output.
+    incidents
+        JSON-lines file for incidents; `-` is standard output.
+    windows
+        JSON-lines file for closed windows; `-` is standard output.
     notify
         Call the destinations in the settings.
     workers
@@ -68,6 +82,14 @@ def replay(
     """
     if not files:
         raise BadSettings("replay: name at least one file, for instance `tidegauge replay requests.jsonl.gz`.")
+    for given in (*files, incidents, windows):
+        if given is not None and given.startswith("-") and given != "-":
+            raise BadSettings(f"replay: there is no option {given}, or its value is missing. See replay --help.")
+    if files.count("-") > 1:
+        raise BadSettings("replay: standard input can be read once; name `-` once.")
+    if workers < 1 or block_messages < 1:
+        raise BadSettings("replay: --workers and --block-messages are whole numbers from 1.")
+    rate = _speed(speed)
     settings = load(config)
     chosen = [_file(text, format, number) for number, text in enumerate(files)]
     database = None
@@ -76,7 +98,7 @@ def replay(
     with ExitStack() as stack:
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="tidegauge-replay-"))
         settings = msgspec.structs.replace(settings, clickhouse=database, state_dir=scratch)
-        runtime = stack.enter_context(Runtime(settings, notify=notify))
+        runtime = stack.enter_context(Runtime(settings, notify=notify, drain_s=0.0))
         counts = _Counts()
         outputs = runtime.outputs()
         counts.listen(outputs)
@@ -85,7 +107,6 @@ def replay(
         if windows is not None:
             target = _open(stack, windows)
             outputs.ordered_windows = lambda closed: [target.write(x) for w in closed for x in lines(w)]
-        rate = _speed(speed)
         sources: dict[str, FileSource | None] = {}
         for stream in ("requests", "gpus"):
             mine = [f for f in chosen if f.format.stream == stream]
@@ -93,14 +114,45 @@ def replay(
                 FileSource(mine, runtime.parts.partition, block_messages=block_messages, speed=rate) if mine else None
             )
         _execute(runtime, sources, outputs, workers)
-    print(
-        msgspec.json.encode(counts.summary()).decode(), file=sys.stderr if "-" in (incidents, windows) else sys.stdout
-    )
+        lost = _undelivered(runtime)
+        summary = msgspec.json.encode(counts.summary()).decode()
+        print(summary, file=sys.stderr if "-" in (incidents, windows) else sys.stdout, flush=True)
+        if lost:
+            again = "Mend that and replay again: what has arrived is replaced, not doubled."
+            raise TidegaugeError(f"replay: {'; '.join(lost)}. {again}")
     return 0
 
 
 def _execute(runtime: Runtime, sources: dict[str, FileSource | None], outputs: Outputs, workers: int) -> None:
-    execute(runtime, sources["requests"], sources["gpus"], outputs, workers=workers)
+    try:
+        execute(runtime, sources["requests"], sources["gpus"], outputs, workers=workers)
+    except BytewaxRuntimeError as problem:  # the engine wraps what our own parts raise
+        inner: BaseException | None = problem
+        while inner is not None and not isinstance(inner, TidegaugeError | BrokenPipeError):
+            inner = inner.__cause__
+        if isinstance(inner, BrokenPipeError):  # nobody reads our output any more
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise (inner or problem) from problem
+
+
+def _undelivered(runtime: Runtime) -> list[str]:
+    """Wait for receivers and database. What they do not have then is gone with the scratch folder: say so."""
+    out: list[str] = []
+    if runtime.notifier is not None:
+        runtime.notifier.drain(DELIVERY_S)
+        for name, state in sorted(runtime.notifier.status().items()):
+            if lost := state["waiting"] + state["dead_kept"]:
+                out.append(f"{lost} incident revisions did not reach {name} ({state['last_error']})")
+    if runtime.writer is not None:
+        runtime.writer.checkpoint()
+        waited = 0.0
+        while not runtime.writer.drain(1.0):
+            waited += 1.0
+            status = runtime.writer.status()
+            if waited >= DELIVERY_S or (waited >= REFUSED_S and status["refused"]):
+                out.append(f"{status['queued_rows']} rows did not reach the database ({status['last_error']})")
+                break
+    return out
 
 
 def _file(text: str, fallback: str | None, number: int) -> ReplayFile:

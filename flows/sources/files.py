@@ -5,7 +5,8 @@ from __future__ import annotations
 import gzip
 import itertools
 import sys
-from collections.abc import Callable, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,11 +18,15 @@ from flows.partition import GpuPartition, RequestPartition
 from flows.sources.item import Item
 from flows.windows.watermark import AFTER_ALL
 from schemas.block import NO_TIMESTAMP, Block
-from schemas.errors import BadSettings
+from schemas.errors import BadSettings, TidegaugeError
 from schemas.formats.base import Format
 
 MAX_SKEW_NS = 600 * 1_000_000_000
 """How far (in event time) one file may be read ahead of another, so that little has to be held in memory."""
+
+
+_DAMAGED = (EOFError, OSError, zlib.error)
+"""What reading a file can raise; gzip says `EOFError` where one breaks off."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,24 @@ class ReplayFile:
         except OSError as problem:
             raise BadSettings(f"{self.path}: {problem.strerror}. Name an existing file.") from problem
 
+    def messages(self) -> tuple[BinaryIO, Iterator[bytes]]:
+        """The opened file and its messages; a header has been checked.
+
+        Raises
+        ------
+        BadSettings
+            The file cannot be opened, or its beginning shows that it is of another format.
+        """
+        stream = self.open()
+        try:
+            return stream, self.format.lines(stream)
+        except _DAMAGED as problem:
+            stream.close()
+            raise BadSettings(f"{self.path}: not readable ({problem}). Is it what its name says?") from problem
+        except BadSettings as problem:
+            stream.close()
+            raise BadSettings(f"{self.path}: {problem}") from problem
+
 
 MakePartition = Callable[[str, int, Format, bytes | None], RequestPartition | GpuPartition]
 """Builds the decoder of one partition: topic, partition number, format, saved state."""
@@ -104,7 +127,7 @@ class _Pace:
 
 
 class FileSource(FixedPartitionedSource[Item[Any], Any]):
-    """Reads files block by block.
+    """Reads files block by block. Opens them all at once, so that what is wrong shows before anything moves.
 
     Parameters
     ----------
@@ -116,6 +139,11 @@ class FileSource(FixedPartitionedSource[Item[Any], Any]):
         Lines per block.
     speed
         Event seconds per second of real time; None is as fast as possible.
+
+    Raises
+    ------
+    BadSettings
+        A file cannot be opened, or is of another format.
     """
 
     def __init__(
@@ -125,19 +153,27 @@ class FileSource(FixedPartitionedSource[Item[Any], Any]):
         self.make = make
         self.block_messages = block_messages
         self.pace = _Pace(speed)
+        self.opened = {name: f.messages() for name, f in self.files.items()}
 
     def list_parts(self) -> list[str]:
         """Names of the files as partitions."""
         return list(self.files)
 
     def build_part(self, step_id: str, for_part: str, resume_state: Any | None) -> _FilePart:
-        """Open one file, at the saved position if there is one."""
-        return _FilePart(self.files[for_part], self.make, self.block_messages, self.pace, resume_state)
+        """Read one file, from the saved position if there is one."""
+        opened = self.opened.pop(for_part, None) or self.files[for_part].messages()
+        return _FilePart(self.files[for_part], opened, self.make, self.block_messages, self.pace, resume_state)
 
 
 class _FilePart(StatefulSourcePartition[Item[Any], Any]):
     def __init__(
-        self, file: ReplayFile, make: MakePartition, block_messages: int, pace: _Pace, resume: Any | None
+        self,
+        file: ReplayFile,
+        opened: tuple[BinaryIO, Iterator[bytes]],
+        make: MakePartition,
+        block_messages: int,
+        pace: _Pace,
+        resume: Any | None,
     ) -> None:
         self.file = file
         self.block_messages = block_messages
@@ -145,8 +181,7 @@ class _FilePart(StatefulSourcePartition[Item[Any], Any]):
         self.offset: int
         self.offset, state = resume if resume is not None else (0, None)
         self.decoder = make(file.topic, file.number, file.format, state)
-        self.stream = file.open()
-        self.lines = file.format.lines(self.stream)
+        self.stream, self.lines = opened
         for _ in itertools.islice(self.lines, self.offset):
             pass
         self.ended = False
@@ -160,7 +195,7 @@ class _FilePart(StatefulSourcePartition[Item[Any], Any]):
         if self.pace.wait(self.file.partition):
             self.awake = datetime.now(UTC) + timedelta(milliseconds=1)
             return []
-        payloads = list(itertools.islice(self.lines, self.block_messages))
+        payloads = self._read()
         if not payloads:
             self.ended = True
             self.pace.at.pop(self.file.partition, None)
@@ -172,6 +207,15 @@ class _FilePart(StatefulSourcePartition[Item[Any], Any]):
         self.pace.at[self.file.partition] = batch.watermark_ns
         self.awake = self.pace.due(batch.watermark_ns)
         return [Item(self.file.partition, batch, batch.watermark_ns)]
+
+    def _read(self) -> list[bytes]:
+        payloads: list[bytes] = []
+        try:
+            payloads.extend(itertools.islice(self.lines, self.block_messages))
+        except _DAMAGED as problem:
+            read = self.offset + len(payloads)
+            raise TidegaugeError(f"{self.file.path}: unreadable after message {read} ({problem}).") from problem
+        return payloads
 
     def next_awake(self) -> datetime | None:
         return self.awake
