@@ -2,6 +2,9 @@
 
 This is the one judgement in real time: its rows are stretches of the clock, and it has a judge of its own, so that a
 flow that is behind can still say so. A replay has no beats and therefore no such incidents.
+
+What the clock decides comes out differently when it is decided again. So nothing leaves before it is part of the saved
+state: a revision judged in one epoch is handed on in the next, and a crash between makes it neither lost nor another.
 """
 
 from __future__ import annotations
@@ -51,7 +54,7 @@ class PipelineWatch:
         What `snapshot` returned.
     """
 
-    FORMAT = 1
+    FORMAT = 2
 
     def __init__(
         self,
@@ -66,13 +69,28 @@ class PipelineWatch:
         self.pressure = pressure
         self.detector = PipelineHealth(**(parameters or {}))
         state = unpack_or_cold("pipeline_watch", self.FORMAT, saved)
-        judged, self._row_ns, self._event_ns, self._lag = state if state is not None else (None, None, {}, {})
+        judged, self._row_ns, self._event_ns, self._lag, self._saved = state or (None, None, {}, {}, [])
+        self._fresh: list[Incident] = []
+        """Revisions that no saved state holds yet."""
         self.judge = Judge([PIPELINE], policies, silences=silences, runbook_url=runbook_url, saved=judged)
 
     def on_item(self, item: Item[Any]) -> list[Incident]:
-        """Take over one beat of one partition."""
+        """Take over one beat of one partition; returns revisions that an earlier epoch has decided."""
+        out: list[Incident] = self._saved
+        self._saved = []
+        self._observe(item)
+        return out
+
+    def snapshot(self) -> bytes:
+        """State for `saved`; what it holds may leave from now on."""
+        self._saved += self._fresh
+        self._fresh = []
+        state = (self.judge.snapshot(), self._row_ns, self._event_ns, self._lag, self._saved)
+        return pack("pipeline_watch", self.FORMAT, state)
+
+    def _observe(self, item: Item[Any]) -> None:
         if item.read_at_ns is None:
-            return []
+            return
         if item.idle:
             self._event_ns.pop(item.partition, None)
         else:
@@ -82,14 +100,9 @@ class PipelineWatch:
         row_ns = item.read_at_ns // ROW_NS * ROW_NS
         if self._row_ns is None:
             self._row_ns = row_ns
-        if row_ns <= self._row_ns:
-            return []
-        self._row_ns = row_ns
-        return self._judge(row_ns, item.read_at_ns)
-
-    def snapshot(self) -> bytes:
-        """State for `saved`."""
-        return pack("pipeline_watch", self.FORMAT, (self.judge.snapshot(), self._row_ns, self._event_ns, self._lag))
+        if row_ns > self._row_ns:
+            self._row_ns = row_ns
+            self._fresh += self._judge(row_ns, item.read_at_ns)
 
     def _judge(self, row_ns: int, now_ns: int) -> list[Incident]:
         slowest = min((at for at in self._event_ns.values() if at > 0), default=now_ns)
