@@ -65,6 +65,7 @@ class TrafficDrop(Detector):
         k = len(self.horizons_s)
         state = {name: np.zeros((n, k)) for name in ("count", "span_s", "excess", "squares")}
         state |= {"rate_count": np.zeros((n, 2)), "rate_s": np.zeros((n, 2))}
+        state |= {name: np.zeros(n) for name in ("rows", "empty_rows", "empty_pairs", "empty_run")}
         return state | {"seen_s": np.zeros(n), "frozen_s": np.zeros(n)} | self._tail.fresh(n)
 
     def _measure(self, x: Features) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, BoolArray]:
@@ -92,7 +93,9 @@ class TrafficDrop(Detector):
         gate &= gate[:, :1] | (observed_min[:, :1] <= math.sqrt(self.max_ratio) * expected_min)
         gate &= (known & (self.state["seen_s"] >= self.warm_up_s))[:, None]
         decades = np.where(gate, self._tail.decades(self.state, nominal) - math.log10(2.0), -np.inf)
-        best = np.where(gate.any(axis=1), np.argmax(decades, axis=1), 0)[:, None]
+        alive = (expected_min[:, 0] >= self.min_rate_per_min) & (self.state["seen_s"] >= self.warm_up_s)
+        decades[:, 0] = np.maximum(decades[:, 0], np.where(alive, self._silence(x), -np.inf))
+        best = np.argmax(decades, axis=1)[:, None]
         observed = np.take_along_axis(observed_min, best, axis=1)[:, 0]
         expected = np.where(self.state["seen_s"] > 0, np.take_along_axis(expected_min, best, axis=1)[:, 0], np.nan)
         effect = np.maximum(np.nan_to_num(expected - observed), 0.0)
@@ -101,6 +104,19 @@ class TrafficDrop(Detector):
         return Judgement(
             score_of(-np.max(decades, axis=1)), observed, expected, np.full(len(effect), np.nan), effect, volume
         )
+
+    def _silence(self, x: Features) -> FloatArray:
+        """Factors of ten by which a run of empty rows is unlikely, from how often this series had any.
+
+        The rule of succession bounds the chance that a run begins, (empty + 1) / (rows + 2), and that it goes on,
+        (pairs + 1) / (empty + 4). Bursty traffic, whose spread explains any single empty row, is judged by this.
+        """
+        s = self.state
+        run = s["empty_run"] + 1
+        begins = np.log10((s["rows"] + 2) / (s["empty_rows"] + 1))
+        goes_on = np.log10((s["empty_rows"] + 4) / (s["empty_pairs"] + 1))
+        empty = np.isfinite(column(x, "requests")) & (np.nan_to_num(column(x, "requests"), nan=1.0) <= 0)
+        return np.where(empty, begins + (run - 1) * goes_on - math.log10(2.0), -np.inf)
 
     def learn_many(self, x: Features, frozen: BoolArray | None = None) -> None:
         """Learn one row; frozen slots, and rows that score high, do not move the expected rate."""
@@ -121,6 +137,12 @@ class TrafficDrop(Detector):
         away = np.clip(count - mean, -2 * mean, 2 * mean)
         state["excess"] = state["excess"] * keep + np.where(settled, part * (away * away - mean), 0.0)
         state["squares"] = state["squares"] * keep + np.where(settled, part * mean * mean, 0.0)
+        empty = known & (np.nan_to_num(requests, nan=1.0) <= 0)
+        counted = known & ~hold & (state["seen_s"] > 0)
+        state["empty_pairs"] = state["empty_pairs"] + (counted & empty & (state["empty_run"] > 0))
+        state["empty_rows"] = state["empty_rows"] + (counted & empty)
+        state["rows"] = state["rows"] + counted
+        state["empty_run"] = np.where(empty, state["empty_run"] + 1, np.where(known, 0.0, state["empty_run"]))
         self._tail.learn(state, nominal, np.minimum(1.0, 3 * part), settled)
         state["count"], state["span_s"] = count, span_s
         keep = np.where(learned, half_life_keep(window_s, self.half_lives_s), 1.0)
