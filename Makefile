@@ -8,7 +8,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench lock audit clean
+.PHONY: help demo test check format bench lock audit compose-secrets clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 12
@@ -37,13 +37,14 @@ check: $(VENV)/.dev ## Format, lint, types, import contracts
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/python -m grafana.build --check
 
 format: $(VENV)/.dev ## Format the code
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
 bench: $(VENV)/.dev ## Run the benchmarks (minutes)
-	@for b in benchmarks/*.py; do echo "== $$b"; $(BIN)/python $$b || exit 1; done
+	@for b in benchmarks/*.py; do name=$$(basename $$b .py); echo "== $$name"; $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 audit: $(VENV)/.dev ## Look for known weaknesses in the locked dependencies
 	@$(BIN)/pip-audit --require-hashes --requirement requirements.lock
@@ -52,6 +53,9 @@ lock: ## Lock the dependencies anew, with hashes and without addresses
 	@$(PYTHON) -m venv $(VENV)/lock && $(VENV)/lock/bin/pip install --quiet "uv>=0.9,<1"
 	@for extra in "" "-dev"; do $(VENV)/lock/bin/uv pip compile pyproject.toml --extra install $${extra:+--extra dev} --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-emit-find-links --no-header --quiet --output-file requirements$$extra.lock; done
+
+compose-secrets: ## Make passwords for docker compose (.env)
+	@bash deploy/secrets.sh
 
 clean: ## Remove what was installed and built
 	rm -rf $(VENV) .cache .tidegauge .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info

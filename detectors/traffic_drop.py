@@ -63,7 +63,7 @@ class TrafficDrop(Detector):
 
     def _fresh(self, n: int) -> dict[str, FloatArray]:
         k = len(self.horizons_s)
-        state = {name: np.zeros((n, k)) for name in ("count", "span_s", "excess", "squares")}
+        state: dict[str, FloatArray] = {name: np.zeros((n, k)) for name in ("count", "span_s", "excess", "squares")}
         state |= {"rate_count": np.zeros((n, 2)), "rate_s": np.zeros((n, 2))}
         state |= {name: np.zeros(n) for name in ("rows", "empty_rows", "empty_pairs", "empty_run")}
         return state | {"seen_s": np.zeros(n), "frozen_s": np.zeros(n)} | self._tail.fresh(n)

@@ -109,11 +109,11 @@ def build(
     all_closed = op.map("closed_windows", op.merge("all_windows", *closed), lambda kv: kv[1])
     all_progress = op.map("reports", op.merge("all_reports", *progress), lambda kv: kv[1])
     to_judge = op.map("to_judge", all_progress, lambda p: (JUDGE, p))
-    incidents = op.stateful_batch("judge", to_judge, lambda saved: JudgeStep(parts.judge(shards, saved)))
+    incidents = op.stateful_batch("judge", to_judge, lambda saved: _judge_step(parts, shards, outputs, saved))
 
     beats = [op.map(f"beat_{i}", items, _beat) for i, items in enumerate(inputs)]
     watch = op.stateful_batch(
-        "pipeline", op.merge("beats", *beats), lambda saved: PipelineStep(parts.watch(outputs.pressure, saved))
+        "pipeline", op.merge("beats", *beats), lambda saved: _pipeline_step(parts, outputs, saved)
     )
     all_incidents = op.merge("all_incidents", incidents, watch)
 
@@ -126,6 +126,18 @@ def build(
         ordered = op.stateful_batch("in_order", in_line, lambda _: InOrder(shards, parts.allowed_lateness_ns))
         write("to_file", op.map("ordered", ordered, lambda kv: kv[1]), [outputs.ordered_windows])
     return flow
+
+
+def _judge_step(parts: Parts, shards: Sequence[str], outputs: Outputs, saved: Any | None) -> JudgeStep:
+    step = JudgeStep(parts.judge(shards, saved))
+    outputs.restored([o.incident for o in step.judge.open.values()])
+    return step
+
+
+def _pipeline_step(parts: Parts, outputs: Outputs, saved: Any | None) -> PipelineStep:
+    step = PipelineStep(parts.watch(outputs.pressure, saved))
+    outputs.restored([o.incident for o in step.watch.judge.open.values()])
+    return step
 
 
 def _gpu_window_step(parts: Parts, members: Sequence[str], saved: Any | None) -> GpuWindowStep:

@@ -33,6 +33,7 @@ class FlowMetrics:
 
     def __init__(self, registry: CollectorRegistry, clock: Callable[[], float] = time.time) -> None:
         self.clock = clock
+        self._open: dict[str, set[str]] = {}
 
         def counter(name: str, text: str, labels: Sequence[str] = ()) -> Counter:
             return Counter(f"tidegauge_{name}", text, labels, registry=registry)
@@ -46,6 +47,7 @@ class FlowMetrics:
         self.late = counter(
             "late_events", "Events after their window's close, by whether they still counted.", ["kept"]
         )
+        self.dropped = counter("dropped_events", "Requests missing in windows because their partition had been idle.")
         self.unknown_fields = counter("unknown_fields", "Messages seen with fields that no schema knows.")
         self.lag = gauge("lag_messages", "Messages that wait in the partition.", ["partition"])
         self.watermark = gauge("watermark_seconds", "Event time up to which windows are closed.", ["stream"])
@@ -77,6 +79,8 @@ class FlowMetrics:
         """Count window rows and follow the watermark."""
         for closed in values:
             stream = "gpus" if closed.gpus or closed.shard == "gpus" else "requests"
+            if closed.dropped:
+                self.dropped.inc(closed.dropped)
             rows = sum(len(w) for w in closed.requests) + sum(len(w) for w in closed.gpus)
             if rows:
                 self.window_rows.labels(stream).inc(rows)
@@ -96,10 +100,14 @@ class FlowMetrics:
         """Count revisions and follow what is open."""
         for incident in values:
             self.incidents.labels(incident.kind, incident.state).inc()
-            if incident.state == "open":
-                self.open_incidents.labels(incident.kind).inc()
-            elif incident.state == "resolved":
-                self.open_incidents.labels(incident.kind).dec()
+        self.on_restored(values)
+
+    def on_restored(self, incidents: Sequence[Incident]) -> None:
+        """Follow what is open; also told what was open when the state was saved."""
+        for incident in incidents:
+            known = self._open.setdefault(incident.kind, set())
+            (known.discard if incident.state == "resolved" else known.add)(incident.incident_id)
+            self.open_incidents.labels(incident.kind).set(len(known))
 
     def on_dead(self, values: Sequence[DeadLetter]) -> None:
         """Count dead letters."""

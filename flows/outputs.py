@@ -19,6 +19,10 @@ def _nothing() -> None:
     """No checkpoint is needed."""
 
 
+def _ignore(incidents: Sequence[Incident]) -> None:
+    """Nobody wants to know."""
+
+
 @dataclass
 class Outputs:
     """What the flow hands its results to. Every function may be called from any worker thread, one at a time each.
@@ -33,6 +37,8 @@ class Outputs:
         Called at the end of every epoch: when it returns, everything handed over so far survives a crash.
     pressure
         What the outputs are under, for the watch over the flow itself.
+    restored
+        Called at a start with the incidents that were open in the saved state.
     """
 
     requests: list[Callable[[Sequence[Priced]], object]] = field(default_factory=list)
@@ -44,6 +50,7 @@ class Outputs:
     ordered_windows: Callable[[Sequence[RequestWindows | GpuWindows]], object] | None = None
     checkpoint: Callable[[], None] = _nothing
     pressure: Pressure = no_pressure
+    restored: Callable[[Sequence[Incident]], object] = _ignore
 
 
 MIN_SCORE = 0.3

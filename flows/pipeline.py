@@ -69,7 +69,9 @@ class PipelineWatch:
         self.pressure = pressure
         self.detector = PipelineHealth(**(parameters or {}))
         state = unpack_or_cold("pipeline_watch", self.FORMAT, saved)
-        judged, self._row_ns, self._event_ns, self._lag, self._saved = state or (None, None, {}, {}, [])
+        judged, self._row_ns, self._event_ns, self._lag, self._saved = (
+            state if state is not None else (None, None, {}, {}, [])
+        )
         self._fresh: list[Incident] = []
         """Revisions that no saved state holds yet."""
         self.judge = Judge([PIPELINE], policies, silences=silences, runbook_url=runbook_url, saved=judged)

@@ -108,6 +108,7 @@ class Runtime:
             incidents=[m.on_incidents],
             dead=[m.on_dead],
             pressure=self.pressure,
+            restored=m.on_restored,
         )
         writer, notifier = self.writer, self.notifier
         if notifier is not None:
@@ -244,7 +245,8 @@ def execute(
     if recover:
         directory = runtime.state_dir / "recovery"
         directory.mkdir(parents=True, exist_ok=True)
-        if not any(directory.glob("part-*.sqlite3")):
+        # One process keeps the state of the whole cluster: with a store in each, a restart might take an older one.
+        if not process and not any(directory.glob("part-*.sqlite3")):
             init_db_dir(directory, 1)  # type: ignore[no-untyped-call]  # Bytewax's compiled part
         recovery = RecoveryConfig(str(directory))  # type: ignore[no-untyped-call]
     cli_main(  # type: ignore[no-untyped-call]

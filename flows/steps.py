@@ -52,6 +52,8 @@ class Closed:
     watermark_ns: int
     requests: list[RequestWindows]
     gpus: list[GpuWindows]
+    dropped: int = 0
+    """Requests that came too late for their windows because their partition had been idle."""
 
 
 def fold(priced: Priced, folder: RequestFold) -> Iterable[tuple[str, Partials]]:
@@ -73,12 +75,14 @@ class WindowStep(StatefulBatchLogic[Partials, Closed, bytes]):
 
     def __init__(self, merge: RequestMerge) -> None:
         self.merge = merge
+        self.told = merge.dropped
 
     def on_batch(self, values: list[Partials]) -> tuple[Iterable[Closed], bool]:
         """Add, then close what the watermark has passed."""
         for partials in values:
             self.merge.add(partials)
-        return [Closed(values[0].shard, self.merge.watermark_ns, self.merge.advance(), [])], False
+        dropped, self.told = self.merge.dropped - self.told, self.merge.dropped
+        return [Closed(values[0].shard, self.merge.watermark_ns, self.merge.advance(), [], dropped)], False
 
     def snapshot(self) -> bytes:
         """Envelope with the shard's state."""

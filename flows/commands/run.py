@@ -13,6 +13,7 @@ from flows.runtime import Runtime, execute, kafka_options
 from flows.settings_file import load
 from flows.sources.kafka import KafkaSource, list_partitions
 from flows.stop import on_signal
+from schemas.errors import TidegaugeError
 from schemas.formats import get_format
 
 DRAIN_S = 2.0
@@ -95,6 +96,14 @@ def run(
                 process=process,
                 addresses=address,
             )
+        except BaseException as problem:
+            if not address or type(problem).__name__ != "PanicException":  # the engine's word for a lost connection
+                raise
+            if not stop.is_set():
+                raise TidegaugeError(
+                    "run: another process of the cluster has ended, so this one ends, too. Start all of them again: "
+                    "they go on where the cluster was."
+                ) from problem
         finally:
             dead_letters.close()
         log.info("stopped")

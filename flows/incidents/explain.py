@@ -63,16 +63,13 @@ def members(reports: Sequence[Report]) -> dict[Series, Member]:
 
 
 def inside(culprit: Series, everyone: Mapping[Series, Member]) -> list[Member]:
-    """Members that are part of the culprit and more specific, or overlap with it in another dimension."""
-    return [
-        m
-        for s, m in everyone.items()
-        if s != culprit and s.dims and (culprit.contains(s) or (not culprit.dims) or related(culprit, s))
-    ]
+    """Parts of the culprit; where it has none, series of other dimensions that share requests with it."""
+    parts = [m for s, m in everyone.items() if s != culprit and culprit.contains(s)]
+    return parts or [m for s, m in everyone.items() if related(culprit, s) and not s.contains(culprit)]
 
 
 def contributors(kind: str, culprit: Series, everyone: Mapping[Series, Member]) -> list[Contributor]:
-    """Members that carry the change of the culprit, largest share first."""
+    """Members that carry the change of the culprit, largest share first; the culprit itself if it has no others."""
     column = MEASURE.get(kind)
     own = everyone.get(culprit)
     if column is None or own is None:
@@ -83,19 +80,39 @@ def contributors(kind: str, culprit: Series, everyone: Mapping[Series, Member]) 
     scale = 1e-12 if column == "cost_pico" else 1.0
     i = _FIRST[column]
     out = []
-    for m in inside(culprit, everyone):
-        if not culprit.contains(m.series):
-            continue
+    for m in [m for m in inside(culprit, everyone) if m.series != culprit] or [own]:
+        share = m.delta(column) / whole
         out.append(
             Contributor(
-                dims=m.series.as_dict(),
-                share=round(m.delta(column) / whole, 4),
+                dims={d: v for d, v in m.series.as_dict().items() if v},
+                # A series that only overlaps may have changed for reasons of its own: it carries the whole at most.
+                share=round(share if culprit.contains(m.series) else max(min(share, 1.0), -1.0), 4),
                 observed=round(float(m.current[i]) * scale, 9),
                 expected=round(m.expected(column) * scale, 9),
             )
         )
+    out = [c for c in out if c.share > 0] or out
     out.sort(key=lambda c: (-round(c.share, 2), -len(c.dims), sorted(c.dims.items())))
     return out[:MAX_CONTRIBUTORS]
+
+
+def error_factors(own: Member | None) -> list[Factor]:
+    """Split a change of failures into more requests and a higher share of failures; the shares add up to 1.
+
+    Logarithmic mean Divisia index decomposition of failures = requests × share, as in `cost_factors`.
+    """
+    if own is None:
+        return []
+    now_requests, usual_requests = (
+        max(float(v), _TINY) for v in (own.current[_FIRST["requests"]], own.expected("requests"))
+    )
+    now_errors, usual_errors = (max(float(v), _TINY) for v in (own.current[_FIRST["errors"]], own.expected("errors")))
+    whole = math.log(now_errors / usual_errors)
+    if abs(whole) < _TINY:
+        return []
+    volume = round(math.log(now_requests / usual_requests) / whole, 4)
+    factors = [Factor(name="requests", share=volume), Factor(name="error_share", share=round(1 - volume, 4))]
+    return sorted(factors, key=lambda f: (-abs(f.share), f.name))
 
 
 def cost_factors(culprit: Series, everyone: Mapping[Series, Member]) -> list[Factor]:

@@ -31,6 +31,9 @@ SYMPTOM_OF: dict[str, frozenset[str]] = {
 }
 """Kinds that follow from others: recorded, but not sent while an incident of the causing kind is open beside them."""
 
+FAILURES = frozenset({"error_burst", "slo_burn", "quota_saturation"})
+"""Kinds that get a cause verdict."""
+
 _SPARKLINE = {
     "cost_spike": "cost_pico", "budget_burn": "cost_pico", "error_burst": "errors", "slo_burn": "errors",
     "quota_saturation": "errors", "traffic_drop": "requests", "context_growth": "input_tokens",
@@ -325,10 +328,14 @@ class Judge:
         impact = None if math.isnan(seen.impact_usd_per_hour) else round(seen.impact_usd_per_hour, 6)
         severity: Severity = severity_of(self.policies[kind], impact)
         cause, retry, reason = None, None, seen.detail
-        factors = explain.cost_factors(home.series, everyone) if kind in {"cost_spike", "budget_burn"} else []
+        factors = []
+        if kind in {"cost_spike", "budget_burn"}:
+            factors = explain.cost_factors(home.series, everyone)
+        elif kind in FAILURES:
+            factors = explain.error_factors(everyone.get(home.series))
         who = explain.contributors(kind, home.series, everyone)
         member = everyone.get(home.series)
-        if kind in {"error_burst", "slo_burn", "quota_saturation"} and member is not None:
+        if kind in FAILURES and member is not None:
             verdict, words = explain.cause_of(member)
             cause, retry = verdict.label, explain.retry_helps(verdict)
             reason = f"Causes: {words}." if words else reason

@@ -44,14 +44,17 @@ def moved(kind: str, culprit: Series, everyone: Mapping[Series, Member]) -> bool
 
 
 def only_mix(kind: str, culprit: Series, detector: str, reports: Sequence[Report]) -> bool:
-    """Whether a broad series' ratio moved although none of its parts did."""
+    """Whether a broad series' ratio moved although none of its parts did.
+
+    Prompt versions are no such parts: a new one that replaces the old is a cause, not a change of mix.
+    """
     if kind not in RATIOS:
         return False
     parts = [
         float(f.score[i])
         for report, f in _findings(detector, reports)
         for i, s in enumerate(report.series)
-        if s.stream == culprit.stream and len(s.dims) > len(culprit.dims) and culprit.contains(s)
+        if len(s.dims) > len(culprit.dims) and "prompt_version" not in s.dims and culprit.contains(s)
     ]
     return bool(parts) and max(parts) < SUPPORT
 

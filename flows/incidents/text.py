@@ -29,6 +29,12 @@ HEADLINE: dict[str, str] = {
 }
 """What each kind of incident says of its series."""
 
+RULES: dict[str, str] = {
+    "gpu_idle": "limit", "slo_burn": "sustainable:", "budget_burn": "budget:", "pipeline_health": "limit",
+    "unpriced_model": "", "gpu_fault": "",
+}  # fmt: skip
+"""Kinds that are measured against a rule rather than against the past, with the word for it; empty: say nothing."""
+
 _DASHBOARD: dict[str, str] = {
     "cost_spike": "attribution", "budget_burn": "attribution", "unpriced_model": "attribution",
     "error_burst": "observability", "slo_burn": "observability", "latency_regression": "observability",
@@ -76,8 +82,10 @@ def summary(
     """One or two sentences: what, where, how much and why."""
     who = "Tidegauge itself" if kind == "pipeline_health" else name_of(dims)
     text = f"{who} {HEADLINE[kind]}: {amount(observed, unit)}"
-    if not math.isnan(expected):
+    if not math.isnan(expected) and kind not in RULES:
         text += f" instead of {amount(expected, unit)}"
+    elif RULES.get(kind) and not math.isnan(expected):
+        text += f" ({RULES[kind]} {amount(expected, unit)})"
     if impact_usd_per_hour is not None and impact_usd_per_hour > 0:
         text += f", {amount(impact_usd_per_hour, 'USD per hour')} more"
     text = text[:1].upper() + text[1:] + "."

@@ -65,12 +65,14 @@ def migrate(client: Client, *, ttl_days_raw: int, ttl_days_windows: int) -> list
     """
     database = client.database or DEFAULT_DATABASE
     known = migrations()
-    _command(client, f"CREATE DATABASE IF NOT EXISTS `{database}`")
+    if not _has_ledger(client, database):  # a writer that may create nothing gets by where all is in place
+        _command(client, f"CREATE DATABASE IF NOT EXISTS `{database}`")
+        client.database = database
+        client.command(
+            "CREATE TABLE IF NOT EXISTS schema_migrations (version UInt32, name String, applied_at DateTime('UTC')"
+            " DEFAULT now()) ENGINE = ReplacingMergeTree ORDER BY version"
+        )
     client.database = database
-    client.command(
-        "CREATE TABLE IF NOT EXISTS schema_migrations (version UInt32, name String, applied_at DateTime('UTC') DEFAULT"
-        " now()) ENGINE = ReplacingMergeTree ORDER BY version"
-    )
     done = {int(row[0]) for row in client.query("SELECT DISTINCT version FROM schema_migrations").result_rows}
     newest = known[-1].version
     if done and max(done) > newest:
@@ -89,6 +91,15 @@ def migrate(client: Client, *, ttl_days_raw: int, ttl_days_windows: int) -> list
     for tables, days in ((RAW_TABLES, ttl_days_raw), (WINDOW_TABLES, ttl_days_windows)):
         applied += [f"ttl_{table}_{days}d" for table in tables if _set_ttl(client, database, table, days)]
     return applied
+
+
+def _has_ledger(client: Client, database: str) -> bool:
+    found = client.command(
+        "SELECT count() FROM system.tables WHERE database = {d:String} AND name = 'schema_migrations'",
+        parameters={"d": database},
+        use_database=False,
+    )
+    return int(str(found)) > 0
 
 
 def _set_ttl(client: Client, database: str, table: str, days: int) -> bool:
