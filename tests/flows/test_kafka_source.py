@@ -201,7 +201,8 @@ def test_state_that_cannot_be_read_is_a_cold_start_at_the_saved_position(feed: F
     offset, state = saved[name]
     second = feed.open(feed.source(), {**saved, name: (offset, state[: len(state) // 2])})
     said = capsys.readouterr()
-    assert "cold start" in said.out + said.err and name in said.out + said.err
+    assert "cold start" in said.out + said.err
+    assert name in said.out + said.err
     second.read(count(10 - offset))
     assert second.messages()[0] == (name, offset)
     second.close()
