@@ -141,7 +141,7 @@ def _pipeline_step(parts: Parts, outputs: Outputs, saved: Any | None) -> Pipelin
 
 
 def _gpu_window_step(parts: Parts, members: Sequence[str], saved: Any | None) -> GpuWindowStep:
-    marks, merge = saved if saved is not None else (None, None)
+    marks, merge = GpuWindowStep.saved_parts(saved)
     step = GpuWindowStep(parts.merge_gpus(merge), members)
     if marks is not None:
         step.watermarks.restore(marks)

@@ -10,7 +10,6 @@ from typing import Any
 
 import msgspec
 import structlog
-from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.run import cli_main
 from clickhouse_connect.driver.client import Client
 from prometheus_client import CollectorRegistry
@@ -21,6 +20,7 @@ from flows.health import HealthServer
 from flows.metrics import DeliveryMetrics, FlowMetrics
 from flows.outputs import DatabaseOutputs, Outputs
 from flows.pricing import PriceBook
+from flows.recovery_store import open_store
 from flows.settings import Destination, Settings
 from flows.settings_file import secret
 from schemas.incident import Incident
@@ -241,14 +241,7 @@ def execute(
         This process's number and everyone's `host:port`, for a cluster.
     """
     flow = build(requests, gpus, runtime.parts, outputs, process=str(runtime.process))
-    recovery = None
-    if recover:
-        directory = runtime.state_dir / "recovery"
-        directory.mkdir(parents=True, exist_ok=True)
-        # One process keeps the state of the whole cluster: with a store in each, a restart might take an older one.
-        if not process and not any(directory.glob("part-*.sqlite3")):
-            init_db_dir(directory, 1)  # type: ignore[no-untyped-call]  # Bytewax's compiled part
-        recovery = RecoveryConfig(str(directory))  # type: ignore[no-untyped-call]
+    recovery = open_store(runtime.state_dir / "recovery", owner=not process) if recover else None
     cli_main(  # type: ignore[no-untyped-call]
         flow,
         workers_per_process=workers,

@@ -13,6 +13,7 @@ from flows.detect_gpus import GpuDetection
 from flows.incidents.judge import Judge
 from flows.pipeline import PipelineWatch
 from flows.sources.item import Item
+from flows.state import pack, unpack_or_cold
 from flows.windows.fold import RequestFold
 from flows.windows.gpus import GpuMerge, fold_gpus
 from flows.windows.merge import RequestMerge
@@ -127,6 +128,8 @@ def fold_gpu_item(priced: PricedGpus, window_ns: int) -> list[tuple[str, GpuPart
 class GpuWindowStep(StatefulBatchLogic[GpuPart, Closed, bytes]):
     """Merges GPU samples and closes their windows."""
 
+    FORMAT = 1
+
     def __init__(self, merge: GpuMerge, partitions: Sequence[str]) -> None:
         self.merge = merge
         self.watermarks = Watermarks(partitions)
@@ -141,9 +144,15 @@ class GpuWindowStep(StatefulBatchLogic[GpuPart, Closed, bytes]):
         closed = self.merge.flush() if now >= AFTER_ALL else self.merge.advance(now)
         return [Closed(GPUS, now, [], closed)], False
 
-    def snapshot(self) -> Any:
-        """Watermarks and the envelope of the merge."""
-        return self.watermarks.snapshot(), self.merge.snapshot()
+    def snapshot(self) -> bytes:
+        """Envelope with the watermarks, and the envelope of the merge in it."""
+        return pack("gpu_window_step", self.FORMAT, (self.watermarks.snapshot(), self.merge.snapshot()))
+
+    @classmethod
+    def saved_parts(cls, saved: bytes | None) -> tuple[Any, bytes | None]:
+        """Watermarks and the merge's envelope from a snapshot; nothing known if it cannot be read."""
+        state = unpack_or_cold("gpu_window_step", cls.FORMAT, saved)
+        return state if state is not None else (None, None)
 
 
 class GpuDetectStep(StatefulBatchLogic[Closed, Progress, bytes]):

@@ -16,6 +16,9 @@ from flows.stop import on_signal
 from schemas.errors import TidegaugeError
 from schemas.formats import get_format
 
+QUIET = {"log_level": 2}
+"""At the start librdkafka's own report of every refused connection would bury our one line."""
+
 DRAIN_S = 2.0
 """How long a stop waits for the database, and for the destinations; what they have not taken is on disk."""
 
@@ -56,7 +59,7 @@ def run(
         sources = [
             KafkaSource(
                 topic,
-                list_partitions(options, topic),
+                list_partitions({**options, **QUIET}, topic),
                 format=get_format(name),
                 options=options,
                 make=runtime.parts.partition,
