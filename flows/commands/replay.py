@@ -99,6 +99,12 @@ def replay(
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="tidegauge-replay-"))
         settings = msgspec.structs.replace(settings, clickhouse=database, state_dir=scratch)
         runtime = stack.enter_context(Runtime(settings, notify=notify, drain_s=0.0))
+        sources: dict[str, FileSource | None] = {}
+        for stream in ("requests", "gpus"):
+            mine = [f for f in chosen if f.format.stream == stream]
+            sources[stream] = (
+                FileSource(mine, runtime.parts.partition, block_messages=block_messages, speed=rate) if mine else None
+            )
         counts = _Counts()
         outputs = runtime.outputs()
         counts.listen(outputs)
@@ -107,12 +113,6 @@ def replay(
         if windows is not None:
             target = _open(stack, windows)
             outputs.ordered_windows = lambda closed: [target.write(x) for w in closed for x in lines(w)]
-        sources: dict[str, FileSource | None] = {}
-        for stream in ("requests", "gpus"):
-            mine = [f for f in chosen if f.format.stream == stream]
-            sources[stream] = (
-                FileSource(mine, runtime.parts.partition, block_messages=block_messages, speed=rate) if mine else None
-            )
         _execute(runtime, sources, outputs, workers)
         lost = _undelivered(runtime)
         summary = msgspec.json.encode(counts.summary()).decode()

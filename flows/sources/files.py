@@ -84,6 +84,8 @@ class ReplayFile:
         """
         stream = self.open()
         try:
+            if self.path.endswith(".gz"):
+                cast(gzip.GzipFile, stream).peek(1)  # a file that is no gzip shows here
             return stream, self.format.lines(stream)
         except _DAMAGED as problem:
             stream.close()
