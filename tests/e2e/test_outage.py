@@ -1,0 +1,80 @@
+"""The database away, and a cluster of processes: the same end as without trouble."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.company import Company
+from tests.e2e.conftest import Undisturbed
+from tests.e2e.live import Live, wait_for
+from tests.e2e.oncall import OnCall
+from tests.e2e.test_live import assert_same
+from tests.servers.cache import free_port
+from tests.servers.clickhouse import ClickHouseServer
+
+pytestmark = [pytest.mark.server, pytest.mark.slow]
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[ClickHouseServer]:
+    """A ClickHouse server that the test starts and ends."""
+    it = ClickHouseServer(tmp_path / "clickhouse", free_port())
+    yield it
+    it.stop()
+
+
+def test_alerts_do_not_wait_for_a_database_that_is_away(
+    own_server: ClickHouseServer, undisturbed: Undisturbed, company: Company, kafka_broker: str, tmp_path: Path,
+    on_call: OnCall,
+) -> None:  # fmt: skip
+    it = Live(tmp_path / "away", company, kafka_broker, own_server.url, on_call.url)
+    it.start()
+    try:
+        wait_for("readiness without a database", it.is_ready)
+        wait_for("an alert without a database", on_call.received)
+        it.kill()  # what was handed over is on disk
+        assert list((it.folder / "state" / "process-0" / "spool").glob("*.arrow"))
+        it.start()
+        wait_for("every alert", lambda: set(on_call.received()) == set(undisturbed.received))
+        assert it.metric("tidegauge_clickhouse_rows_total") == 0
+        own_server.start()
+        wait_for("rows", lambda: it.query("SELECT 1 FROM requests LIMIT 1"))
+        own_server.kill()
+        time.sleep(0.5)
+        own_server.start()
+        wait_for("the last window", it.has_closed_everything)
+        wait_for("an empty spool", lambda: it.metric("tidegauge_clickhouse_queued_rows") == 0)
+        it.stop()
+        assert_same(it.tables(), undisturbed.tables)
+        # As the process was killed once, one message may have been under way.
+        assert sum(on_call.received().values()) <= sum(undisturbed.received.values()) + 1
+    finally:
+        it.kill()
+
+
+def test_two_processes_come_to_the_same_as_one_also_after_a_crash(
+    undisturbed: Undisturbed, live: Callable[..., Live], on_call: OnCall
+) -> None:
+    it = live("cluster", metrics={"port": 0})
+    addresses = [argument for _ in range(2) for argument in ("--address", f"127.0.0.1:{free_port()}")]
+
+    def start() -> None:
+        for number in range(2):
+            it.start("--process", str(number), *addresses)
+
+    start()
+    wait_for("some rows", lambda: it.query("SELECT 1 FROM request_windows LIMIT 1"))
+    victim, other = it.processes
+    victim.kill()
+    assert other.wait(30) == 1, "without the others a process ends, so that all can be started again"
+    assert "Start all of them again" in it.log()
+    it.kill()
+    start()
+    wait_for("the last window", it.has_closed_everything)
+    it.stop()
+    assert_same(it.tables(), undisturbed.tables)
+    assert set(on_call.received()) == set(undisturbed.received)
