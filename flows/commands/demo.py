@@ -64,8 +64,7 @@ def demo(
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
     board = Board()
-    end = datetime.now(UTC).replace(second=0, microsecond=0)
-    start = end - timedelta(minutes=minutes)
+    start = _last_monday(datetime.now(UTC) - timedelta(minutes=minutes))
     planned = planned_incidents("default", minutes=minutes, seed=seed, start=start)
     truth = [parse(json.loads(line)) for line in encode_truth(planned).splitlines()]
     broker, receiver = EmbeddedBroker(), Receiver()
@@ -118,6 +117,13 @@ def demo(
 
 
 QUESTION = "SELECT kind, severity, count() FROM tidegauge.incidents_latest GROUP BY ALL ORDER BY 3 DESC"
+
+
+def _last_monday(before: datetime) -> datetime:
+    """The last Monday, 09:00 UTC, before a moment: the simulated company is awake, whatever the hour is here."""
+    nine = before.replace(hour=9, minute=0, second=0, microsecond=0)
+    monday = nine - timedelta(days=nine.weekday())
+    return monday if monday <= before else monday - timedelta(days=7)
 
 
 class _Quiet:

@@ -142,8 +142,9 @@ def cost_factors(culprit: Series, everyone: Mapping[Series, Member]) -> list[Fac
         for name in ("mix", "tokens_per_request", "cache_rate", "price"):
             effects[name] += weight * math.log(now[name] / usual[name])
     whole = sum(effects.values())
-    if abs(whole) < _TINY:
-        return []
+    spent = max(float(own.current[_FIRST["cost_pico"]]), own.expected("cost_pico"))
+    if abs(own.delta("cost_pico")) < 0.01 * spent or max(abs(e) for e in effects.values()) > 100 * abs(whole):
+        return []  # nothing changed on the whole, or only because huge effects cancel: no split says anything
     shares = {name: round(effect / whole, 4) for name, effect in effects.items()}
     largest = max(shares, key=lambda name: (abs(shares[name]), name))
     shares[largest] = round(shares[largest] + 1 - sum(shares.values()), 4)
@@ -165,7 +166,7 @@ def _factors(columns: Sequence[float], all_requests: float) -> dict[str, float]:
 
 
 def _log_mean(a: float, b: float) -> float:
-    return a if math.isclose(a, b, rel_tol=1e-12) else (a - b) / math.log(a / b)
+    return a if math.isclose(a, b, rel_tol=1e-9) else (a - b) / math.log(a / b)
 
 
 def _finest(culprit: Series, everyone: Mapping[Series, Member]) -> list[Member]:
@@ -182,14 +183,13 @@ def _finest(culprit: Series, everyone: Mapping[Series, Member]) -> list[Member]:
     return [own]
 
 
-def cause_of(culprit: Member) -> tuple[Cause, str]:
-    """Dominating cause of the culprit's failures, and the counts of all in words."""
-    counts = culprit.errors_by_cause
-    if counts.sum() == 0:
+def cause_of(failures: Sequence[int]) -> tuple[Cause, str]:
+    """Dominating cause of failures counted by cause (in the order of `CAUSES`), and all counts in words."""
+    if not any(failures):
         return Cause.UNKNOWN, ""
-    order = np.argsort(-counts, kind="stable")
-    words = ", ".join(f"{int(counts[i])} {CAUSES[i].label}" for i in order.tolist() if counts[i])
-    return CAUSES[int(order[0])], words
+    order = sorted(range(len(failures)), key=lambda i: (-failures[i], i))
+    words = ", ".join(f"{failures[i]} {CAUSES[i].label}" for i in order if failures[i])
+    return CAUSES[order[0]], words
 
 
 def retry_helps(cause: Cause) -> bool:

@@ -70,6 +70,16 @@ class Kinship:
         size, _, _, best = min(fitting)
         return best if len(singles) >= self.OVERLAP * size else None
 
+    def described(self, culprit: Series, group: Sequence[Series]) -> dict[str, str]:
+        """Dimensions of the culprit with their values, and what all its abnormal GPUs, else all of them, share."""
+        out = {d: v for d, v in culprit.as_dict().items() if v}
+        gpus = [s for s in group if s in self.kin] or sorted(self.gpus(culprit)) if culprit.stream == "gpus" else []
+        if gpus:
+            first = self.kin[gpus[0]]
+            shared = {d: v for d, v in first.items() if all(self.kin[g].get(d) == v for g in gpus)}
+            out |= {d: v for d, v in shared.items() if d not in out}
+        return out
+
     def related(self, a: Series, b: Series) -> bool:
         """Whether two series share enough GPUs, or requests as `related` says."""
         if a.stream != "gpus" or b.stream != "gpus":

@@ -17,7 +17,7 @@ from flows.incidents import explain, plausible, text
 from flows.incidents.grouping import PREFERRED, Kinship, groups, naming, related
 from flows.incidents.policy import Policy, severity_of
 from flows.incidents.silences import Silences
-from flows.incidents.tracks import SPARKLINE_POINTS, Observation, Track, hits
+from flows.incidents.tracks import NO_FAILURES, SPARKLINE_POINTS, Observation, Track, hits
 from flows.state import pack, unpack_or_cold
 from schemas.findings import HISTORY, Findings, Progress, Report
 from schemas.incident import SEVERITIES, Incident, Severity
@@ -191,7 +191,8 @@ class Judge:
         for track in mine:
             i = where.get(track.series, -1)
             seen = Observation.of(report, findings, i) if i >= 0 else None
-            track.step(policy, seen, hit=i in hit_rows)
+            failures = report.errors_by_cause[i].tolist() if i >= 0 else NO_FAILURES
+            track.step(policy, seen, hit=i in hit_rows, failures=failures)
 
     def _group(self, kind: str, end_ns: int, row: _Row) -> list[Incident]:
         active = [t for t in self._tracks.values() if t.kind == kind and t.active]
@@ -217,7 +218,8 @@ class Judge:
                 culprit = self._culprit(kind, tracks, main, row)
                 if self._implausible(kind, culprit, main, row):
                     continue
-                home = self._open(kind, culprit, main, min(t.since_ns for t in tracks), end_ns, row)
+                shown = row.kinship.described(culprit, [t.series for t in tracks])
+                home = self._open(kind, culprit, shown, main, min(t.since_ns for t in tracks), end_ns, row)
                 out.append(home.incident)
             for t in new:
                 t.incident_id = home.incident.incident_id
@@ -230,7 +232,9 @@ class Judge:
         everyone = row.members(self._cadence(main, row)) if kind in plausible.ADDITIVE else {}
         return plausible.moved(kind, culprit, everyone)
 
-    def _open(self, kind: str, culprit: Series, main: Track, opened_ns: int, end_ns: int, row: _Row) -> Open:
+    def _open(
+        self, kind: str, culprit: Series, dims: dict[str, str], main: Track, opened_ns: int, end_ns: int, row: _Row
+    ) -> Open:
         digest = hashlib.blake2b(f"{kind}|{culprit.key()}|{opened_ns}".encode(), digest_size=6).hexdigest()
         home = Open(
             incident=Incident(
@@ -239,7 +243,7 @@ class Judge:
                 kind=kind,
                 severity="info",
                 state="open",
-                dims=_shown(culprit, row),
+                dims=dims,
                 opened_at=text.rfc3339(opened_ns),
                 detected_at=text.rfc3339(end_ns),
                 observed=0.0,
@@ -334,9 +338,8 @@ class Judge:
         elif kind in FAILURES:
             factors = explain.error_factors(everyone.get(home.series))
         who = explain.contributors(kind, home.series, everyone)
-        member = everyone.get(home.series)
-        if kind in FAILURES and member is not None:
-            verdict, words = explain.cause_of(member)
+        if kind in FAILURES:
+            verdict, words = explain.cause_of(main.failures)
             cause, retry = verdict.label, explain.retry_helps(verdict)
             reason = f"Causes: {words}." if words else reason
         elif factors:
@@ -417,11 +420,6 @@ class Judge:
 def _beside(a: Mapping[str, str], b: Mapping[str, str]) -> bool:
     """Whether two incidents, of any stream, agree on a team, model or node."""
     return any(a.get(d) and a.get(d) == b.get(d) for d in ("team", "model", "node"))
-
-
-def _shown(series: Series, row: _Row) -> dict[str, str]:
-    """Dimensions that are worth showing: those with a value, and for a single GPU what it belongs to."""
-    return {d: v for d, v in {**series.as_dict(), **row.kinship.kin.get(series, {})}.items() if v}
 
 
 def _size(track: Track) -> float:

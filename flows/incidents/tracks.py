@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from flows.incidents.policy import Policy
+from schemas.cause import CAUSES
 from schemas.findings import Findings, Report
 from schemas.series import Series
 
 SPARKLINE_POINTS = 30
+NO_FAILURES: tuple[int, ...] = (0,) * len(CAUSES)
 
 
 @dataclass(slots=True)
@@ -74,13 +77,19 @@ class Track:
     incident_id: str | None = None
     last: Observation | None = None
     values: list[float] = field(default_factory=list)
+    failures: list[int] = field(default_factory=lambda: [0] * len(CAUSES))
+    """Failed requests by cause since the first hit that is still remembered."""
 
-    def step(self, policy: Policy, seen: Observation | None, *, hit: bool) -> None:
+    def step(
+        self, policy: Policy, seen: Observation | None, *, hit: bool, failures: Sequence[int] = NO_FAILURES
+    ) -> None:
         """Take over one row; `seen` is None where the series is no longer watched."""
         if hit and seen is not None:
-            if not self.bits:
+            if not self.bits and not self.active:
                 self.since_ns = seen.start_ns
+                self.failures = list(NO_FAILURES)
             self.last_hit_end_ns = seen.end_ns
+        self.failures = [a + b for a, b in zip(self.failures, failures, strict=True)]
         self.bits = ((self.bits << 1) | hit) & ((1 << policy.open_of) - 1)
         quiet = seen is None or math.isnan(seen.score) or seen.score < policy.close_score
         self.below = self.below + 1 if quiet else 0

@@ -200,7 +200,7 @@ def test_an_error_burst_says_its_cause_and_whether_retrying_helps() -> None:
     causes = {Cause.VENDOR_CAPACITY: 90, Cause.TIMEOUT: 10}
     out = run([0.9, 0.9], kind="error_burst", causes=causes, impact=float("nan"))
     assert (out[0].cause, out[0].retry_helps) == ("vendor_capacity", True)
-    assert "90 vendor_capacity, 10 timeout" in out[0].summary
+    assert "180 vendor_capacity, 20 timeout" in out[0].summary
     assert out[0].impact_usd_per_hour is None
 
 
