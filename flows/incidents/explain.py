@@ -143,7 +143,11 @@ def cost_factors(culprit: Series, everyone: Mapping[Series, Member]) -> list[Fac
             effects[name] += weight * math.log(now[name] / usual[name])
     whole = sum(effects.values())
     spent = max(float(own.current[_FIRST["cost_pico"]]), own.expected("cost_pico"))
-    if abs(own.delta("cost_pico")) < 0.01 * spent or max(abs(e) for e in effects.values()) > 100 * abs(whole):
+    if (
+        whole == 0
+        or abs(own.delta("cost_pico")) < 0.01 * spent
+        or max(abs(e) for e in effects.values()) > 100 * abs(whole)
+    ):
         return []  # nothing changed on the whole, or only because huge effects cancel: no split says anything
     shares = {name: round(effect / whole, 4) for name, effect in effects.items()}
     largest = max(shares, key=lambda name: (abs(shares[name]), name))
