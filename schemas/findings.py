@@ -78,6 +78,8 @@ class Report:
     findings: list[Findings] = field(default_factory=list)
     history: dict[int, npt.NDArray[np.float32]] = field(default_factory=dict)
     """By row number, for rows that look strange: shape (len(HISTORY), HISTORY_LENGTH), oldest first, NaN before."""
+    kin: dict[Series, dict[str, str]] = field(default_factory=dict)
+    """Single GPUs with what their owner dimensions say, where anything looks strange: the roll-ups they belong to."""
 
 
 @dataclass(slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import shutil
 import sys
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from flows.demo.matching import Injected, Match, match, parse
 from flows.demo.producer import SimulationProducer
 from flows.demo.receiver import Receiver
 from flows.demo.view import COLOURS, Board
+from flows.logs import set_up
 from flows.runtime import Runtime, execute, incident_lines, kafka_options
 from flows.settings import ClickHouse, Destination, Incidents, Kafka, Metrics, Settings, Windows
 from flows.simulate import encode_truth, planned_incidents, simulate
@@ -58,6 +60,7 @@ def demo(
     keep
         Leave out the closing hints (for scripts).
     """
+    set_up(sys.stderr, logging.WARNING)
     console = Console(stderr=not sys.stdout.isatty())
     folder = Path(out)
     if folder.exists():
