@@ -28,7 +28,7 @@ def run(
     config: Annotated[str | None, Parameter(name=["--config", "-c"])] = None,
     workers: int = 1,
     process: int | None = None,
-    address: tuple[str, ...] = (),
+    address: Annotated[tuple[str, ...], Parameter(negative=())] = (),
 ) -> int:
     """Consume Kafka and watch, until stopped. State is kept, so a restart goes on where it was.
 
