@@ -210,6 +210,8 @@ class Judge:
             known = sorted({t.incident_id for t in tracks if t.incident_id is not None})
             if known:
                 home = min((self.open[i] for i in known), key=lambda o: (o.opened_ns, o.incident.incident_id))
+            elif not any(t.hit for t in tracks):
+                continue  # what was doubted while it lasted is not told when it is over
             elif len(self.open) >= self.max_open:
                 self.suppressed += 1
                 continue

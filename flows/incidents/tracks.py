@@ -105,6 +105,11 @@ class Track:
             self.bits = 0
 
     @property
+    def hit(self) -> bool:
+        """Whether the newest row was a hit."""
+        return bool(self.bits & 1)
+
+    @property
     def forgotten(self) -> bool:
         """Nothing left to remember."""
         return not self.active and self.bits == 0

@@ -257,6 +257,17 @@ def test_a_symptom_beside_its_cause_is_not_sent() -> None:
     assert out[1].related == [out[0].incident_id]
 
 
+def test_what_was_doubted_while_it_lasted_is_not_told_when_it_is_over() -> None:
+    old, new = s(team="a", model="old"), s(team="a", model="new")
+    shifted = {
+        "current": {old: columns(0, 0.0), new: columns(100, 1.0)},
+        "usual": {old: columns(100, 1.0), new: columns(0, 0.0)},
+    }
+    during = [report(m, {old: 0.0, new: 0.9}, **shifted) for m in range(6)]  # type: ignore[arg-type]
+    after = [report(m, {old: 0.0, new: 0.0}) for m in range(6, 12)]
+    assert play(judge(), during + after) == []
+
+
 def test_no_more_than_the_allowed_number_of_incidents_is_open() -> None:
     j = judge(max_open=3)
     many = {s(team=f"t{i}"): 0.9 for i in range(10)}
