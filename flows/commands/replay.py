@@ -128,7 +128,7 @@ def _execute(runtime: Runtime, sources: dict[str, FileSource | None], outputs: O
         execute(runtime, sources["requests"], sources["gpus"], outputs, workers=workers)
     except BytewaxRuntimeError as problem:  # the engine wraps what our own parts raise
         inner: BaseException | None = problem
-        while inner is not None and not isinstance(inner, TidegaugeError | BrokenPipeError):
+        while inner is not None and not isinstance(inner, TidegaugeError | BrokenPipeError | KeyboardInterrupt):
             inner = inner.__cause__
         if isinstance(inner, BrokenPipeError):  # nobody reads our output any more
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
