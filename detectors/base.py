@@ -67,6 +67,7 @@ class Detector(AnomalyDetector, abc.ABC):  # type: ignore[misc]  # River is unty
     state: dict[str, npt.NDArray[Any]]
 
     def __init__(self) -> None:
+        self._judged: tuple[Features, Judgement] | None = None
         self.state = self._fresh(1)
 
     @abc.abstractmethod
@@ -84,6 +85,17 @@ class Detector(AnomalyDetector, abc.ABC):  # type: ignore[misc]  # River is unty
         `frozen` slots have an open incident and should not learn its level as normal (the detector caps how long it
         obeys, so that a lasting level shift is accepted in the end).
         """
+
+    def judge(self, x: Features) -> Judgement:
+        """`score_many`, remembered until the same row is learned, so that learning need not score again."""
+        judgement = self.score_many(x)
+        self._judged = (x, judgement)
+        return judgement
+
+    def judged(self, x: Features) -> Judgement:
+        """Judgement of a row that is about to be learned."""
+        known, self._judged = self._judged, None
+        return known[1] if known is not None and known[0] is x else self.score_many(x)
 
     # ------------------------------------------------------------------ the bank
     def __len__(self) -> int:

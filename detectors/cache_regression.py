@@ -123,7 +123,7 @@ class CacheRegression(Detector):
         """Learn one row; frozen slots, and rows that score high, do not move the learned rate."""
         read, tokens, count = self._row(x)
         window_s = column(x, "window_s")
-        wanted = self.score_many(x).score >= SELF_FREEZE
+        wanted = self.judged(x).score >= SELF_FREEZE
         if frozen is not None:
             wanted |= frozen
         self._share.learn(self.state, read, tokens, window_s, wanted, self.max_freeze_s, count)

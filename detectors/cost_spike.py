@@ -103,7 +103,7 @@ class CostSpike(Detector):
     def learn_many(self, x: Features, frozen: BoolArray | None = None) -> None:
         """Learn one row; frozen slots, and rows that score high, do not move the baseline."""
         cost, seconds, window_s = self._row(x)
-        wanted = self.score_many(x).score >= SELF_FREEZE
+        wanted = self.judged(x).score >= SELF_FREEZE
         if frozen is not None:
             wanted |= frozen
         self.state["requests_sum"] = self._requests(np.nan_to_num(column(x, "requests"))[:, None], window_s)

@@ -99,7 +99,7 @@ class DataQuality(Detector):
 
     def learn_many(self, x: Features, frozen: BoolArray | None = None) -> None:
         """Learn one row; frozen slots, and rows that score high, do not move the learned shares."""
-        wanted = self.score_many(x).score >= SELF_FREEZE
+        wanted = self.judged(x).score >= SELF_FREEZE
         if frozen is not None:
             wanted |= frozen
         for share, hits, trials in self._rows(x):

@@ -137,7 +137,7 @@ class EngineSaturation(Detector):
         s, window_s = self.state, column(x, "window_s")
         waiting, _, queue, kv, preempted, measured = self._signs(x)
         # A single row with a queue is learned: that it happens is what makes the next one less strange.
-        wanted = (self.score_many(x).score >= SELF_FREEZE) & (s["standing_s"] >= _ROW_S)
+        wanted = (self.judged(x).score >= SELF_FREEZE) & (s["standing_s"] >= _ROW_S)
         if frozen is not None:
             wanted |= frozen
         hold, relearn = obey(s, wanted, window_s, self.max_freeze_s)

@@ -106,7 +106,7 @@ class ErrorBurst(Detector):
     def learn_many(self, x: Features, frozen: BoolArray | None = None) -> None:
         """Learn one row; frozen slots, and rows that score high, do not move the learned share."""
         errors, requests = self._row(x)
-        wanted = self.score_many(x).score >= SELF_FREEZE
+        wanted = self.judged(x).score >= SELF_FREEZE
         if frozen is not None:
             wanted |= frozen
         self._share.learn(self.state, errors, requests, column(x, "window_s"), wanted, self.max_freeze_s)

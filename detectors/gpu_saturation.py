@@ -173,7 +173,7 @@ class GpuSaturation(Detector):
         """Learn one row; the lines always follow, the usual level not while it is judged strange."""
         s, window_s = self.state, column(x, "window_s")
         util, memory, weak = self._levels(x)
-        wanted = self.score_many(x).score >= SELF_FREEZE
+        wanted = self.judged(x).score >= SELF_FREEZE
         if frozen is not None:
             wanted |= frozen
         hold, relearn = obey(s, wanted, window_s, self.max_freeze_s)

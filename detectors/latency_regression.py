@@ -97,7 +97,7 @@ class LatencyRegression(Detector):
     def learn_many(self, x: Features, frozen: BoolArray | None = None) -> None:
         """Learn one row; frozen slots, and rows that score high, do not move the baseline."""
         num, den, window_s = self._row(x)
-        wanted = self.score_many(x).score >= SELF_FREEZE
+        wanted = self.judged(x).score >= SELF_FREEZE
         if frozen is not None:
             wanted |= frozen
         self.state["requests_sum"] = self._requests(x, window_s)

@@ -145,7 +145,7 @@ class QuotaSaturation(Detector):
 
     def learn_many(self, x: Features, frozen: BoolArray | None = None) -> None:
         """Learn one row; frozen slots, and rows that score high, do not move the learned share of refusals."""
-        wanted = self.score_many(x).score >= SELF_FREEZE
+        wanted = self.judged(x).score >= SELF_FREEZE
         if frozen is not None:
             wanted |= frozen
         requests, refused = column(x, "requests"), column(x, "errors_vendor_quota")

@@ -120,7 +120,7 @@ class TrafficDrop(Detector):
 
     def learn_many(self, x: Features, frozen: BoolArray | None = None) -> None:
         """Learn one row; frozen slots, and rows that score high, do not move the expected rate."""
-        wanted = self.score_many(x).score >= SELF_FREEZE
+        wanted = self.judged(x).score >= SELF_FREEZE
         if frozen is not None:
             wanted |= frozen
         requests, window_s = column(x, "requests"), column(x, "window_s")

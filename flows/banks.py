@@ -59,7 +59,7 @@ def run(detectors: Mapping[str, Detector], cadence: str, x: Mapping[str, FloatAr
     for name, detector in detectors.items():
         if detector.cadence != cadence:
             continue
-        j = detector.score_many(x)
+        j = detector.judge(x)
         score = np.where(live, j.score, 0.0)
         detector.learn_many(x, score >= FREEZE_SCORE)
         out.append(
