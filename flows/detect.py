@@ -7,21 +7,20 @@ Detectors of cadence `window` see every window, those of cadence `interval` see 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from detectors.base import FloatArray
 from detectors.baseline import Baseline
-from flows.banks import FREEZE_SCORE, MAX_EMPTY, WORTH_HISTORY, Plan, restore_banks, run, saved_banks, strange
-from flows.slots import History, Slots
-from flows.state import pack, unpack_or_cold
+from flows.banks import FREEZE_SCORE, WORTH_HISTORY, run, strange
+from flows.shard_detection import NS, ShardDetection
+from flows.slots import Bank, History
 from flows.windows.partials import Rows, merge_rows, take_rows
 from schemas.findings import BASELINE, HISTORY, HISTORY_LENGTH, Findings, Report
 from schemas.request_window import COLUMN, ERROR_SUMS, QUANTILES, SKETCHES, SUMS, RequestWindows
 from schemas.sketch import quantiles
-
-NS = 1_000_000_000
 
 _BASELINE_COLUMNS = [COLUMN[name] for name in BASELINE]
 _ERROR_COLUMNS = slice(COLUMN[ERROR_SUMS[0]], COLUMN[ERROR_SUMS[-1]] + 1)
@@ -29,103 +28,29 @@ _ERROR_COLUMNS = slice(COLUMN[ERROR_SUMS[0]], COLUMN[ERROR_SUMS[-1]] + 1)
 Ints = npt.NDArray[np.int64]
 
 
-class RequestDetection:
-    """Watches the request series of one shard.
+class RequestDetection(ShardDetection[RequestWindows]):
+    """Watches the request series of one shard; parameters as in `ShardDetection`."""
 
-    Parameters
-    ----------
-    plan
-        Detectors to run.
-    window_ns, interval_ns
-        Length of a window and of the detection interval (cut to a multiple of it).
-    max_series
-        Series watched at most.
-    evict_after_ns
-        A series without requests for so long is forgotten.
-    saved
-        What `snapshot` returned.
-    """
+    COMPONENT = "request_detection"
 
-    FORMAT = 1
-
-    def __init__(
-        self,
-        plan: Plan,
-        *,
-        window_ns: int,
-        interval_ns: int,
-        max_series: int,
-        evict_after_ns: int,
-        saved: bytes | None = None,
-    ) -> None:
-        self.shard = ""
-        self.window_ns = window_ns
-        self.interval_ns = max(interval_ns - interval_ns % window_ns, window_ns)
-        self.evict_after_ns = evict_after_ns
-        self.detectors = {name: make() for name, make in plan.detectors.items()}
+    def _more_banks(self) -> Sequence[Bank]:
         self.baseline = Baseline()
         self.history = History(len(HISTORY), HISTORY_LENGTH)
-        self.slots = Slots(
-            [*self.detectors.values(), self.baseline, self.history],
-            max_series=max_series,
-            on_new=plan.greeter(self.detectors),
-        )
-        self._next_ns: int | None = None
-        self._empty_run = 0
+        return self.baseline, self.history
+
+    def _forget_pending(self) -> None:
         self._pending: list[Rows] = []
-        state = unpack_or_cold("request_detection", self.FORMAT, saved)
-        if state is not None:
-            slots, banks, baseline, history, self._next_ns, self._empty_run, self._pending = state
-            self.slots.restore(slots)
-            restore_banks(self.detectors, banks)
-            self.baseline.state, self.history.values = baseline, history
 
-    def on_windows(self, shard: str, windows: Sequence[RequestWindows], watermark_ns: int) -> list[Report]:
-        """Judge the first versions of closed windows, and the empty ones between them up to the watermark.
+    def _own_state(self) -> Any:
+        return self.baseline.state, self.history.values, self._pending
 
-        Parameters
-        ----------
-        shard
-            Name under which the judge knows this shard.
-        windows
-            In order of their start.
-        watermark_ns
-            Event time up to which everything is closed.
-        """
-        self.shard = shard
-        out: list[Report] = []
-        for w in windows:
-            if w.version == 1:
-                out += self._pass_empty(w.start_ns)
-                out += self._judge(w.start_ns, Rows(w.ids, w.series, w.sums, w.sketches), w.quantiles)
-                self._empty_run = 0
-        if watermark_ns < 2**61:  # at the end of the input there is no "up to"
-            out += self._pass_empty(watermark_ns - watermark_ns % self.window_ns)
-        return out
+    def _restore(self, own: Any) -> None:
+        self.baseline.state, self.history.values, self._pending = own
 
-    def snapshot(self) -> bytes:
-        """State for `saved`."""
-        state = (
-            self.slots.snapshot(), saved_banks(self.detectors), self.baseline.state, self.history.values,
-            self._next_ns, self._empty_run, self._pending,
-        )  # fmt: skip
-        return pack("request_detection", self.FORMAT, state)
-
-    # ------------------------------------------------------------------ rows
-    def _pass_empty(self, until_ns: int) -> list[Report]:
-        out: list[Report] = []
-        if self._next_ns is None:
-            return out
-        while self._next_ns < until_ns and self._empty_run < MAX_EMPTY:
-            self._empty_run += 1
-            out += self._judge(self._next_ns, Rows.empty(), {})
-        if self._next_ns < until_ns:
-            self._next_ns = until_ns
-            self._pending.clear()
-        return out
-
-    def _judge(self, start_ns: int, rows: Rows, quantile: Mapping[str, npt.NDArray[np.float64]]) -> list[Report]:
-        end_ns = self._next_ns = start_ns + self.window_ns
+    def _judge(self, start_ns: int, end_ns: int, window: RequestWindows | None) -> list[Report]:
+        rows, quantile = Rows.empty(), {}
+        if window is not None:
+            rows, quantile = Rows(window.ids, window.series, window.sums, window.sketches), window.quantiles
         slots, at = self.slots.admit(rows.ids, rows.series, rows.sums[:, COLUMN["requests"]], start_ns)
         x, sums = self._features(rows.sums[at], {k: v[at] for k, v in quantile.items()}, slots, self.window_ns)
         out = []

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from detectors.base import FloatArray
 from detectors.xid import describe_xids
-from flows.banks import MAX_EMPTY, WORTH_HISTORY, Plan, restore_banks, run, saved_banks, strange
-from flows.slots import Slots
-from flows.state import pack, unpack_or_cold
+from flows.banks import WORTH_HISTORY, run, strange
+from flows.shard_detection import NS, ShardDetection
+from flows.slots import Bank
 from flows.windows.gpus import gpu_features
 from schemas.cause import CAUSES
 from schemas.columns import IntArray
 from schemas.findings import BASELINE, Findings, Report
 from schemas.gpu_window import COLUMN, MAXIMA, SUMS, GpuWindows
 from schemas.series import Series
-
-NS = 1_000_000_000
 
 LEVELS: tuple[str, ...] = (
     "gpus", "memory_used_bytes", "memory_total_bytes", "power_mw", "running_milli", "waiting_milli", "tokens_milli",
@@ -35,102 +34,30 @@ KIN: tuple[str, ...] = ("gpu_model", "pool", "team", "model")
 _LEVEL_COLUMNS = [COLUMN[name] for name in LEVELS]
 
 
-class GpuDetection:
-    """Watches all GPUs and their roll-ups.
+class GpuDetection(ShardDetection[GpuWindows]):
+    """Watches all GPUs and their roll-ups; parameters as in `ShardDetection`."""
 
-    Parameters
-    ----------
-    plan, window_ns, interval_ns, max_series, evict_after_ns, saved
-        As in `RequestDetection`.
-    """
+    COMPONENT = "gpu_detection"
 
-    FORMAT = 1
-
-    def __init__(
-        self,
-        plan: Plan,
-        *,
-        window_ns: int,
-        interval_ns: int,
-        max_series: int,
-        evict_after_ns: int,
-        saved: bytes | None = None,
-    ) -> None:
-        self.shard = ""
-        self.window_ns = window_ns
-        self.interval_ns = max(interval_ns - interval_ns % window_ns, window_ns)
-        self.evict_after_ns = evict_after_ns
-        self.detectors = {name: make() for name, make in plan.detectors.items()}
-        self.slots = Slots(
-            list(self.detectors.values()),
-            max_series=max_series,
-            on_new=plan.greeter(self.detectors),
-        )
-        self._next_ns: int | None = None
-        self._empty_run = 0
+    def _more_banks(self) -> Sequence[Bank]:
         self._kin: dict[Series, dict[str, str]] = {}
-        self._clear()
-        state = unpack_or_cold("gpu_detection", self.FORMAT, saved)
-        if state is not None:
-            (
-                slots,
-                banks,
-                self._next_ns,
-                self._empty_run,
-                self._sums,
-                self._seen,
-                self._maxima,
-                self._coarse_ms,
-                self._kin,
-            ) = state
-            self.slots.restore(slots)
-            restore_banks(self.detectors, banks)
+        return ()
 
-    def on_windows(self, shard: str, windows: Sequence[GpuWindows], watermark_ns: int) -> list[Report]:
-        """Judge the first versions of closed windows, and the empty ones between them up to the watermark.
+    def _forget_pending(self) -> None:
+        n = len(self.slots)
+        self._sums = np.zeros((n, len(SUMS)), np.int64)
+        self._seen = np.zeros(n, np.int64)
+        self._maxima = np.full((n, len(MAXIMA)), np.nan)
+        self._coarse_ms = np.zeros(n)
 
-        Parameters
-        ----------
-        shard
-            Name under which the judge knows this shard.
-        windows
-            In order of their start.
-        watermark_ns
-            Event time up to which everything is closed.
-        """
-        self.shard = shard
-        out: list[Report] = []
-        for w in windows:
-            if w.version == 1:
-                out += self._pass_empty(w.start_ns)
-                out += self._judge(w.start_ns, w)
-                self._empty_run = 0
-        if watermark_ns < 2**61:
-            out += self._pass_empty(watermark_ns - watermark_ns % self.window_ns)
-        return out
+    def _own_state(self) -> Any:
+        return self._sums, self._seen, self._maxima, self._coarse_ms, self._kin
 
-    def snapshot(self) -> bytes:
-        """State for `saved`."""
-        state = (
-            self.slots.snapshot(), saved_banks(self.detectors), self._next_ns, self._empty_run,
-            self._sums, self._seen, self._maxima, self._coarse_ms, self._kin,
-        )  # fmt: skip
-        return pack("gpu_detection", self.FORMAT, state)
+    def _restore(self, own: Any) -> None:
+        self._sums, self._seen, self._maxima, self._coarse_ms, self._kin = own
 
-    def _pass_empty(self, until_ns: int) -> list[Report]:
-        out: list[Report] = []
-        if self._next_ns is None:
-            return out
-        while self._next_ns < until_ns and self._empty_run < MAX_EMPTY:
-            self._empty_run += 1
-            out += self._judge(self._next_ns, None)
-        if self._next_ns < until_ns:
-            self._next_ns = until_ns
-            self._clear()
-        return out
-
-    def _judge(self, start_ns: int, w: GpuWindows | None) -> list[Report]:
-        end_ns = self._next_ns = start_ns + self.window_ns
+    def _judge(self, start_ns: int, end_ns: int, window: GpuWindows | None) -> list[Report]:
+        w = window
         slots, at = np.zeros(0, np.int64), np.zeros(0, np.int64)
         xids: dict[int, tuple[int, ...]] = {}
         if w is not None:
@@ -163,7 +90,7 @@ class GpuDetection:
         mean = self._sums.astype(np.float64)
         mean[:, _LEVEL_COLUMNS] /= np.maximum(self._seen, 1)[:, None]
         x = _features(mean, self._maxima, self._coarse_ms, self.interval_ns)
-        self._clear()
+        self._forget_pending()
         return self._report(end_ns - self.interval_ns, end_ns, run(self.detectors, "interval", x, self.slots))
 
     def _collect(self, sums: IntArray, tops: FloatArray, coarse_ms: FloatArray, slots: IntArray) -> None:
@@ -178,13 +105,6 @@ class GpuDetection:
         self._coarse_ms += coarse_ms
         self._seen[slots] += 1
         self._maxima = np.fmax(self._maxima, tops)
-
-    def _clear(self) -> None:
-        n = len(self.slots)
-        self._sums = np.zeros((n, len(SUMS)), np.int64)
-        self._seen = np.zeros(n, np.int64)
-        self._maxima = np.full((n, len(MAXIMA)), np.nan)
-        self._coarse_ms = np.zeros(n)
 
     def _remember_kin(self, w: GpuWindows) -> None:
         """Which roll-ups each GPU belongs to, as of its last window."""
