@@ -9,18 +9,19 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 
 import msgspec
 
 from flows.incidents import explain, plausible, text
-from flows.incidents.grouping import PREFERRED, Kinship, groups, naming, related
-from flows.incidents.policy import Policy, severity_of
+from flows.incidents.describe import Describer, Open
+from flows.incidents.grouping import PREFERRED, groups, naming, related
+from flows.incidents.policy import Policy
+from flows.incidents.row import Row
 from flows.incidents.silences import Silences
-from flows.incidents.tracks import NO_FAILURES, SPARKLINE_POINTS, Observation, Track, hits
+from flows.incidents.tracks import NO_FAILURES, Observation, Track, hits
 from flows.state import pack, unpack_or_cold
-from schemas.findings import HISTORY, Findings, Progress, Report
-from schemas.incident import SEVERITIES, Incident, Severity
+from schemas.findings import Findings, Progress, Report
+from schemas.incident import SEVERITIES, Incident
 from schemas.series import Series
 
 NS = 1_000_000_000
@@ -31,61 +32,8 @@ SYMPTOM_OF: dict[str, frozenset[str]] = {
 }
 """Kinds that follow from others: recorded, but not sent while an incident of the causing kind is open beside them."""
 
-FAILURES = frozenset({"error_burst", "slo_burn", "quota_saturation"})
-"""Kinds that get a cause verdict."""
-
-_SPARKLINE = {
-    "cost_spike": "cost_pico", "budget_burn": "cost_pico", "error_burst": "errors", "slo_burn": "errors",
-    "quota_saturation": "errors", "traffic_drop": "requests", "context_growth": "input_tokens",
-    "cache_regression": "cache_read_tokens", "latency_regression": "latency_ms_p95",
-}  # fmt: skip
 _UPDATE_AT = 2.0
 """An incident is told again when its impact has grown by this factor."""
-
-
-@dataclass(slots=True)
-class Open:
-    """An incident that is not resolved yet."""
-
-    incident: Incident
-    series: Series
-    detector: str
-    opened_ns: int
-    notified_ns: int
-    told_impact: float
-    members: list[tuple[str, Series]] = field(default_factory=list)
-
-
-class _Row:
-    """All reports of one end of a row, with lookups made at most once."""
-
-    def __init__(self, reports: Sequence[Report]) -> None:
-        self.reports = reports
-        self._where: dict[int, dict[Series, int]] = {}
-        self._members: dict[str, dict[Series, explain.Member]] = {}
-        self.kinship = Kinship({s: k for r in reports for s, k in r.kin.items()})
-
-    def where(self, report: Report) -> dict[Series, int]:
-        """Row number of every series of a report."""
-        if id(report) not in self._where:
-            self._where[id(report)] = {s: i for i, s in enumerate(report.series)}
-        return self._where[id(report)]
-
-    def members(self, cadence: str) -> dict[Series, explain.Member]:
-        """Every series' columns, of the reports that hold findings of this cadence."""
-        if cadence not in self._members:
-            self._members[cadence] = explain.members(
-                [r for r in self.reports if any(f.cadence == cadence for f in r.findings)]
-            )
-        return self._members[cadence]
-
-    def find(self, detector: str, series: Series) -> tuple[Report, Findings, int] | None:
-        """The row of a series under a detector."""
-        for report in self.reports:
-            for f in report.findings:
-                if f.detector == detector and series in self.where(report):
-                    return report, f, self.where(report)[series]
-        return None
 
 
 class Judge:
@@ -128,9 +76,7 @@ class Judge:
         self.cold_start_s = cold_start_s
         self.reminder_s = reminder_s
         self.max_open = max_open
-        self.silences = silences or Silences([])
-        self.dashboard_url = dashboard_url
-        self.runbook_url = runbook_url
+        self._describer = Describer(policies, silences or Silences([]), dashboard_url, runbook_url)
         self.suppressed = 0
         self.open: dict[str, Open] = {}
         self._progress = dict.fromkeys(shards, -(2**62))
@@ -151,7 +97,7 @@ class Judge:
         out: list[Incident] = []
         for end_ns in sorted(e for e in self._waiting if e <= now):
             reports = sorted(self._waiting.pop(end_ns), key=lambda r: (r.start_ns, r.shard))
-            out += self._judge(end_ns, _Row(reports))
+            out += self._judge(end_ns, Row(reports))
         return out
 
     def snapshot(self) -> bytes:
@@ -159,7 +105,7 @@ class Judge:
         return pack("judge", self.FORMAT, (self._progress, self._waiting, self._tracks, self.open, self.suppressed))
 
     # ------------------------------------------------------------------ one row
-    def _judge(self, end_ns: int, row: _Row) -> list[Incident]:
+    def _judge(self, end_ns: int, row: Row) -> list[Incident]:
         touched: set[str] = set()
         for report in row.reports:
             for findings in report.findings:
@@ -174,7 +120,7 @@ class Judge:
         self._tracks = {k: t for k, t in self._tracks.items() if not t.forgotten}
         return out
 
-    def _track(self, report: Report, findings: Findings, row: _Row) -> None:
+    def _track(self, report: Report, findings: Findings, row: Row) -> None:
         policy = self.policies[findings.kind]
         hit = hits(policy, report, findings, self.cold_start_s)
         mine = [t for t in self._tracks.values() if t.detector == findings.detector and t.shard == report.shard]
@@ -194,7 +140,7 @@ class Judge:
             failures = report.errors_by_cause[i].tolist() if i >= 0 else NO_FAILURES
             track.step(policy, seen, hit=i in hit_rows, failures=failures)
 
-    def _group(self, kind: str, end_ns: int, row: _Row) -> list[Incident]:
+    def _group(self, kind: str, end_ns: int, row: Row) -> list[Incident]:
         active = [t for t in self._tracks.values() if t.kind == kind and t.active]
         if all(t.incident_id is not None for t in active):
             return []
@@ -228,14 +174,14 @@ class Judge:
                 home.members.append((t.detector, t.series))
         return out
 
-    def _implausible(self, kind: str, culprit: Series, main: Track, row: _Row) -> bool:
+    def _implausible(self, kind: str, culprit: Series, main: Track, row: Row) -> bool:
         if plausible.only_mix(kind, main.series, main.detector, row.reports):
             return True
         everyone = row.members(self._cadence(main, row)) if kind in plausible.ADDITIVE else {}
         return plausible.moved(kind, culprit, everyone)
 
     def _open(
-        self, kind: str, culprit: Series, dims: dict[str, str], main: Track, opened_ns: int, end_ns: int, row: _Row
+        self, kind: str, culprit: Series, dims: dict[str, str], main: Track, opened_ns: int, end_ns: int, row: Row
     ) -> Open:
         digest = hashlib.blake2b(f"{kind}|{culprit.key()}|{opened_ns}".encode(), digest_size=6).hexdigest()
         home = Open(
@@ -260,14 +206,14 @@ class Judge:
             notified_ns=end_ns,
             told_impact=0.0,
         )
-        home.incident = self._describe(home, main, end_ns, row, "open")
+        home.incident = self._describer.describe(home, main, end_ns, row, state="open", related=self._related(home))
         home.told_impact = home.incident.impact_usd_per_hour or 0.0
         if self._is_symptom(home):
             home.incident = msgspec.structs.replace(home.incident, notify=False)
         self.open[home.incident.incident_id] = home
         return home
 
-    def _culprit(self, kind: str, tracks: Sequence[Track], main: Track, row: _Row) -> Series:
+    def _culprit(self, kind: str, tracks: Sequence[Track], main: Track, row: Row) -> Series:
         column = explain.MEASURE.get(kind)
         everyone = row.members(self._cadence(main, row)) if column else {}
         sign = -1.0 if kind in {"traffic_drop", "cache_regression"} else 1.0
@@ -287,11 +233,11 @@ class Judge:
             return rollup
         return naming([(t.series, _size(t)) for t in tracks], PREFERRED.get(kind, ()))
 
-    def _cadence(self, track: Track, row: _Row) -> str:
+    def _cadence(self, track: Track, row: Row) -> str:
         found = row.find(track.detector, track.series)
         return found[1].cadence if found else "window"
 
-    def _follow(self, home: Open, end_ns: int, row: _Row) -> list[Incident]:
+    def _follow(self, home: Open, end_ns: int, row: Row) -> list[Incident]:
         tracks = [t for key in home.members if (t := self._tracks.get(key)) is not None]
         active = [t for t in tracks if t.active and t.incident_id == home.incident.incident_id]
         if not active:
@@ -309,7 +255,7 @@ class Judge:
         if home.notified_ns == end_ns:
             return []
         main = max(active, key=lambda t: (_size(t), -len(t.series.dims), t.series.key()))
-        now = self._describe(home, main, end_ns, row, "updated")
+        now = self._describer.describe(home, main, end_ns, row, state="updated", related=self._related(home))
         worse = SEVERITIES.index(now.severity) > SEVERITIES.index(home.incident.severity)
         impact = now.impact_usd_per_hour or 0.0
         grown = impact > max(_UPDATE_AT * home.told_impact, 1.0)
@@ -320,88 +266,6 @@ class Judge:
         home.told_impact = max(impact, home.told_impact)
         home.incident = now if worse or due else msgspec.structs.replace(now, notify=False)
         return [home.incident]
-
-    # ------------------------------------------------------------------ content
-    def _describe(self, home: Open, main: Track, end_ns: int, row: _Row, state: str) -> Incident:
-        before = home.incident
-        kind = before.kind
-        found = row.find(home.detector, home.series)
-        seen = Observation.of(*found) if found is not None else main.last
-        if seen is None or (seen.score < self.policies[kind].close_score and main.last is not None):
-            seen = main.last
-        assert seen is not None  # a track that is active has seen a row
-        everyone = row.members(found[1].cadence) if found is not None and kind in explain.MEASURE else {}
-        impact = None if math.isnan(seen.impact_usd_per_hour) else round(seen.impact_usd_per_hour, 6)
-        severity: Severity = severity_of(self.policies[kind], impact)
-        cause, retry, reason = None, None, seen.detail
-        factors = []
-        if kind in {"cost_spike", "budget_burn"}:
-            factors = explain.cost_factors(home.series, everyone)
-        elif kind in FAILURES:
-            factors = explain.error_factors(everyone.get(home.series))
-        who = explain.contributors(kind, home.series, everyone)
-        if kind in FAILURES:
-            verdict, words = explain.cause_of(main.failures)
-            cause, retry = verdict.label, explain.retry_helps(verdict)
-            reason = f"Causes: {words}." if words else reason
-        elif factors:
-            cause = factors[0].name
-            reason = f"{factors[0].share:.0%} of the change comes from {factors[0].name.replace('_', ' ')}."
-            if explain.is_growth(home.series, factors, everyone):
-                severity = "info"
-                reason += " Requests grew across many keys: this looks like growth, not a fault."
-        notify = not self.silences.match(kind, before.dims, end_ns)
-        return Incident(
-            incident_id=before.incident_id,
-            revision=before.revision + 1,
-            kind=kind,
-            severity=severity,
-            state="open" if state == "open" else "updated",
-            dims=before.dims,
-            opened_at=before.opened_at,
-            detected_at=before.detected_at,
-            observed=_number(seen.observed),
-            expected=_number(seen.expected),
-            unit=seen.unit,
-            score=round(seen.score, 4),
-            impact_usd_per_hour=impact,
-            cause=cause,
-            retry_helps=retry,
-            summary=text.summary(
-                kind,
-                before.dims,
-                observed=seen.observed,
-                expected=seen.expected,
-                unit=seen.unit,
-                impact_usd_per_hour=impact,
-                reason=reason,
-            ),
-            contributors=who,
-            factors=factors,
-            sparkline=self._sparkline(home, main, found),
-            related=self._related(home),
-            links=text.links(
-                kind,
-                before.incident_id,
-                before.dims,
-                home.opened_ns,
-                end_ns,
-                dashboard=self.dashboard_url,
-                runbook=self.runbook_url,
-            ),
-            notify=notify,
-        )
-
-    def _sparkline(self, home: Open, main: Track, found: tuple[Report, Findings, int] | None) -> list[float]:
-        """The last intervals of the measure that shows the change; the detector's own values where none is kept."""
-        name = _SPARKLINE.get(home.incident.kind)
-        kept = found[0].history.get(found[2]) if found is not None else None
-        if name is None:
-            return [_number(v) for v in main.values[-SPARKLINE_POINTS:]]
-        if kept is None:
-            return home.incident.sparkline
-        scale = 1e-12 if name == "cost_pico" else 1.0
-        return [_number(float(v) * scale) for v in kept[HISTORY.index(name)] if not math.isnan(v)]
 
     def _related(self, home: Open) -> list[str]:
         return sorted(
@@ -429,7 +293,3 @@ def _size(track: Track) -> float:
         return 0.0
     effect = track.last.effect
     return track.last.score if math.isnan(effect) else effect
-
-
-def _number(value: float) -> float:
-    return 0.0 if math.isnan(value) or math.isinf(value) else round(value, 6)
