@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
-from bytewax.errors import BytewaxRuntimeError
 from cyclopts import Parameter
 
 from flows.outputs import Outputs
@@ -126,7 +125,7 @@ def replay(
 def _execute(runtime: Runtime, sources: dict[str, FileSource | None], outputs: Outputs, workers: int) -> None:
     try:
         execute(runtime, sources["requests"], sources["gpus"], outputs, workers=workers)
-    except BytewaxRuntimeError as problem:  # the engine wraps what our own parts raise
+    except RuntimeError as problem:  # the engine wraps what our own parts raise
         inner: BaseException | None = problem
         while inner is not None and not isinstance(inner, TidegaugeError | BrokenPipeError | KeyboardInterrupt):
             inner = inner.__cause__
