@@ -38,7 +38,7 @@ def demo(
     rate: float = 25.0,
     seed: int = 7,
     out: str = ".tidegauge/demo",
-    keep: Annotated[bool, Parameter(negative=())] = False,
+    quiet: Annotated[bool, Parameter(negative=())] = False,
 ) -> int:
     """Watch a simulated company for some hours, in about a minute of real time.
 
@@ -57,7 +57,7 @@ def demo(
         Seed of everything that is random.
     out
         Folder for the database and the incidents; it is emptied first.
-    keep
+    quiet
         Leave out the closing hints (for scripts).
     """
     set_up(sys.stderr, logging.WARNING)
@@ -114,7 +114,7 @@ def demo(
     matches, unmatched = match(truth, board.opened)
     _report(Console(), board, matches, unmatched, receiver, delivered=delivered)
     receiver.close()
-    if not keep:
+    if not quiet:
         _further(Console(), folder)
     return 0 if board.opened else 1
 

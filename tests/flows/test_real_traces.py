@@ -117,14 +117,7 @@ LOAD_TEST = Trace(
 )
 
 
-OPEN = pytest.mark.xfail(
-    reason="the partition reader takes the decoder of Mooncake's own rows for one of events", strict=True
-)
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=OPEN) if name.startswith("mooncake") else name for name in TRACES]
-)
+@pytest.mark.parametrize("name", TRACES)
 def test_every_request_and_token_of_a_trace_arrives(name: str, tmp_path: Path) -> None:
     trace = TRACES[name]
     file = tmp_path / "cut.csv.gz"
