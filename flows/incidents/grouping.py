@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
-from schemas.findings import Report
 from schemas.series import Series
-
-Related = Callable[[Series, Series], bool]
 
 CARRIES = 0.8
 """A series names the cause if it carries at least this part of the largest change in its group."""
@@ -22,76 +19,7 @@ def related(a: Series, b: Series) -> bool:
     return bool(shared) and all(mine[d] == theirs[d] for d in shared)
 
 
-class Kinship:
-    """Relatedness of GPU series: roll-ups along different dimensions often hold the same GPUs.
-
-    Parameters
-    ----------
-    kin
-        Dimensions of every single GPU, owner dimensions included.
-    """
-
-    OVERLAP = 0.5
-    """Two series are related if this part of the smaller one's GPUs is common."""
-
-    def __init__(self, kin: Mapping[Series, Mapping[str, str]]) -> None:
-        self.kin = kin
-        self._gpus: dict[Series, frozenset[Series]] = {}
-
-    def gpus(self, series: Series) -> frozenset[Series]:
-        """GPUs of a roll-up; a single GPU is its own."""
-        if series not in self._gpus:
-            if series in self.kin:
-                found = frozenset([series])
-            else:
-                wanted = {d: v for d, v in series.as_dict().items() if v not in ("", "unattributed")}
-                missing = [d for d in series.dims if d not in wanted]
-                found = frozenset(
-                    s
-                    for s, k in self.kin.items()
-                    if all(k.get(d) == v for d, v in wanted.items()) and not any(k.get(d) for d in missing)
-                )
-            self._gpus[series] = found
-        return self._gpus[series]
-
-    def cover(self, group: Sequence[Series], prefer: Sequence[str], reports: Sequence[Report]) -> Series | None:
-        """The smallest roll-up that holds all single GPUs of a group, if they are at least half of it."""
-        singles = frozenset(s for s in group if s in self.kin)
-        if len(singles) < 2:
-            return None
-        fitting = [
-            (len(self.gpus(s)), _rank(s, prefer), s.key(), s)
-            for report in reports
-            for s in report.series
-            if s.stream == "gpus" and s not in self.kin and s.dims and singles <= self.gpus(s)
-        ]
-        if not fitting:
-            return None
-        size, _, _, best = min(fitting)
-        return best if len(singles) >= self.OVERLAP * size else None
-
-    def described(self, culprit: Series, group: Sequence[Series]) -> dict[str, str]:
-        """Dimensions of the culprit with their values, and what all its abnormal GPUs, else all of them, share."""
-        out = {d: v for d, v in culprit.as_dict().items() if v}
-        gpus = [s for s in group if s in self.kin] or sorted(self.gpus(culprit)) if culprit.stream == "gpus" else []
-        if gpus:
-            first = self.kin[gpus[0]]
-            shared = {d: v for d, v in first.items() if all(self.kin[g].get(d) == v for g in gpus)}
-            out |= {d: v for d, v in shared.items() if d not in out}
-        return out
-
-    def related(self, a: Series, b: Series) -> bool:
-        """Whether two series share enough GPUs, or requests as `related` says."""
-        if a.stream != "gpus" or b.stream != "gpus":
-            return related(a, b)
-        if a in self.kin and b in self.kin:  # two single GPUs: neighbours of one team
-            return all(self.kin[a].get(d) == self.kin[b].get(d) for d in ("cluster", "node", "team"))
-        mine, theirs = self.gpus(a), self.gpus(b)
-        common = len(mine & theirs)
-        return common > 0 and common >= self.OVERLAP * min(len(mine), len(theirs))
-
-
-def groups(active: Iterable[Series], near_to: Related = related) -> list[list[Series]]:
+def groups(active: Iterable[Series]) -> list[list[Series]]:
     """Split abnormal series of one kind into groups of one cause each.
 
     Series are joined when they agree on every dimension they share and share at least one. The total of a stream
@@ -101,7 +29,7 @@ def groups(active: Iterable[Series], near_to: Related = related) -> list[list[Se
     totals = [s for s in ordered if not s.dims]
     out: list[list[Series]] = []
     for one in (s for s in ordered if s.dims):
-        near = [g for g in out if any(near_to(one, other) for other in g)]
+        near = [g for g in out if any(related(one, other) for other in g)]
         joined = [one, *(s for g in near for s in g)]
         out = [g for g in out if g not in near]
         out.append(sorted(joined, key=lambda s: (len(s.dims), s.key())))
@@ -134,8 +62,9 @@ def naming(candidates: Sequence[tuple[Series, float]], prefer: Sequence[str] = (
     """
     largest = max(delta for _, delta in candidates)
     enough = [(s, delta) for s, delta in candidates if delta >= CARRIES * largest]
-    return min(enough, key=lambda c: (-len(c[0].dims), _rank(c[0], prefer), -c[1], c[0].key()))[0]
+    return min(enough, key=lambda c: (-len(c[0].dims), rank(c[0], prefer), -c[1], c[0].key()))[0]
 
 
-def _rank(series: Series, prefer: Sequence[str]) -> int:
+def rank(series: Series, prefer: Sequence[str]) -> int:
+    """Place of a series' best dimension in a list of preferred ones."""
     return min((prefer.index(d) for d in series.dims if d in prefer), default=len(prefer))

@@ -142,16 +142,20 @@ class Judge:
 
     def _group(self, kind: str, end_ns: int, row: Row) -> list[Incident]:
         active = [t for t in self._tracks.values() if t.kind == kind and t.active]
+        for t in active:
+            if t.incident_id not in self.open:
+                t.incident_id = None
         if all(t.incident_id is not None for t in active):
             return []
         by_series: dict[Series, list[Track]] = {}
         for t in active:
             by_series.setdefault(t.series, []).append(t)
         out = []
-        for group in groups(by_series, row.kinship.related):
-            tracks = sorted((t for s in group for t in by_series[s]), key=lambda t: (t.series.key(), t.detector))
-            new = [t for t in tracks if t.incident_id is None]
-            if not new:
+        for group in self._grouped(by_series, row):
+            everyone = [t for s in group for t in sorted(by_series[s], key=lambda t: t.detector)]
+            core = set(row.kinship.core(group)) if group[0].stream == "gpus" else set(group)
+            tracks = [t for t in everyone if t.series in core]
+            if all(t.incident_id is not None for t in tracks):
                 continue
             known = sorted({t.incident_id for t in tracks if t.incident_id is not None})
             if known:
@@ -166,13 +170,20 @@ class Judge:
                 culprit = self._culprit(kind, tracks, main, row)
                 if self._implausible(kind, culprit, main, row):
                     continue
-                shown = row.kinship.described(culprit, [t.series for t in tracks])
+                shown = row.kinship.described(culprit, group)
                 home = self._open(kind, culprit, shown, main, min(t.since_ns for t in tracks), end_ns, row)
                 out.append(home.incident)
-            for t in new:
-                t.incident_id = home.incident.incident_id
-                home.members.append((t.detector, t.series))
+            for t in everyone:
+                if t.incident_id is None:
+                    t.incident_id = home.incident.incident_id
+                    if t.series in core:  # a broad roll-up neither names an incident nor keeps it open
+                        home.members.append((t.detector, t.series))
         return out
+
+    @staticmethod
+    def _grouped(active: Iterable[Series], row: Row) -> list[list[Series]]:
+        gpus = [s for s in active if s.stream == "gpus"]
+        return groups(s for s in active if s.stream != "gpus") + row.kinship.groups(gpus)
 
     def _implausible(self, kind: str, culprit: Series, main: Track, row: Row) -> bool:
         if plausible.only_mix(kind, main.series, main.detector, row.reports):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from flows.incidents import explain
-from flows.incidents.grouping import Kinship
+from flows.incidents.kinship import Kinship
 from schemas.findings import Findings, Report
 from schemas.series import Series
 

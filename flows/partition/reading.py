@@ -59,8 +59,9 @@ class Reader(Generic[E]):
         self.event_type = event_type
         self.max_message_bytes = max_message_bytes
         decoder = getattr(format, "decoder", None)  # a format may have one for rows of its own, too
-        compiled = isinstance(decoder, msgspec.json.Decoder) and decoder.type is event_type
-        self._fast: Callable[[Any], Any] | None = decoder.decode if compiled else None
+        self._fast: Callable[[Any], Any] | None = None
+        if isinstance(decoder, msgspec.json.Decoder) and decoder.type is event_type:
+            self._fast = decoder.decode
         self._known: frozenset[str] | None = getattr(format, "known_fields", None)
 
     def pieces(self, block: Block, refusals: list[Refusal]) -> Iterator[Piece[E]]:

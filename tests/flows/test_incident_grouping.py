@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flows.incidents.grouping import groups, naming, related
+from flows.incidents.kinship import Kinship
 from schemas.series import Series
 
 
@@ -48,3 +49,46 @@ def test_a_series_that_carries_only_a_part_does_not_name_the_cause() -> None:
 @given(st.permutations([TOTAL, TEAM, LEAF, s(team="b"), s(provider="p", model="m"), s(team="c", model="x")]))
 def test_the_order_of_the_series_does_not_matter(order: list[Series]) -> None:
     assert groups(order) == groups(sorted(order))
+
+
+def gpu(cluster: str, node: str, number: int) -> Series:
+    return Series("gpus", ("cluster", "node", "gpu", "mig_id"), (cluster, node, f"g{number}", ""))
+
+
+def g(**dims: str) -> Series:
+    return Series("gpus", tuple(dims), tuple(dims.values()))
+
+
+GPUS = [gpu("c1", "n1", 1), gpu("c1", "n1", 2), gpu("c1", "n2", 3), gpu("c2", "n3", 4)]
+KIN = Kinship(
+    {
+        one: {
+            "cluster": one.values[0],
+            "node": one.values[1],
+            "gpu": one.values[2],
+            "gpu_model": "H100",
+            "model": model,
+        }
+        for one, model in zip(GPUS, ["big", "big", "small", "other"], strict=True)
+    }
+)
+N1, BIG, H100, ALL = g(cluster="c1", node="n1"), g(model="big"), g(gpu_model="H100"), g()
+
+
+def test_faults_of_different_nodes_stay_apart_although_a_roll_up_holds_them_all() -> None:
+    assert KIN.groups([GPUS[0], GPUS[2], GPUS[3], H100, ALL]) == [[GPUS[0], H100, ALL], [GPUS[2]], [GPUS[3]]]
+
+
+def test_roll_ups_of_the_same_gpus_are_one_group() -> None:
+    assert KIN.groups([GPUS[0], GPUS[1], N1, BIG]) == [[GPUS[0], GPUS[1], N1, BIG]]
+    assert KIN.groups([N1, BIG]) == [[N1, BIG]]
+
+
+def test_a_broad_roll_up_does_not_name_a_group_of_few_gpus() -> None:
+    assert KIN.core([GPUS[2], H100, ALL]) == [GPUS[2]]
+    assert set(KIN.core([GPUS[0], GPUS[1], BIG, ALL])) == {GPUS[0], GPUS[1], BIG, ALL}
+
+
+def test_a_group_is_described_by_what_its_gpus_share() -> None:
+    assert KIN.described(N1, [GPUS[0], GPUS[1], N1])["model"] == "big"
+    assert "node" not in KIN.described(H100, [GPUS[0], GPUS[3], H100])

@@ -331,3 +331,22 @@ def test_closing_never_needs_more_than_opening() -> None:
     changed = policies({"cost_spike": KindPolicy(open_score=0.1)})["cost_spike"]
     assert changed.close_score <= changed.open_score
     assert isinstance(changed, Policy)
+
+
+def gpu_report(minute: int, scores: Mapping[Series, float], kin: Mapping[Series, dict[str, str]]) -> Report:
+    out = report(minute, scores, kind="gpu_fault", shard="gpus")
+    out.current, out.usual = np.zeros((0, len(BASELINE)), np.int64), np.zeros((0, len(BASELINE)))
+    out.kin = dict(kin)
+    return out
+
+
+def test_faults_in_two_clusters_are_two_incidents_although_a_roll_up_holds_both() -> None:
+    gpus = [Series("gpus", ("cluster", "node", "gpu", "mig_id"), (c, f"n-{c}", "0", "")) for c in ("c1", "c2", "c3")]
+    kin = {x: {"cluster": x.values[0], "node": x.values[1], "gpu": "0", "gpu_model": "H100"} for x in gpus}
+    rollup = Series("gpus", ("gpu_model",), ("H100",))
+    rows = [
+        gpu_report(m, {gpus[0]: 0.9 if m < 2 else 0.0, gpus[1]: 0.9 if m >= 30 else 0.0, rollup: 0.9}, kin)
+        for m in range(120)
+    ]
+    out = play(judge(shards=["gpus"]), rows)
+    assert [(i.state, i.dims["cluster"]) for i in out] == [("open", "c1"), ("open", "c2"), ("resolved", "c1")]
