@@ -28,6 +28,7 @@ from flows.runtime import Runtime, execute, incident_lines, kafka_options
 from flows.settings import ClickHouse, Destination, Incidents, Kafka, Metrics, Settings, Windows
 from flows.simulate import encode_truth, planned_incidents, simulate
 from flows.sources.kafka import KafkaSource, list_partitions
+from schemas.errors import BadSettings
 from schemas.formats import get_format
 from schemas.incident import Incident
 
@@ -56,16 +57,13 @@ def demo(
     seed
         Seed of everything that is random.
     out
-        Folder for the database and the incidents; it is emptied first.
+        Folder for the database and the incidents; what an earlier demo left there is removed.
     quiet
         Leave out the closing hints (for scripts).
     """
     set_up(sys.stderr, logging.WARNING)
     console = Console(stderr=not sys.stdout.isatty())
-    folder = Path(out)
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
+    folder = _emptied(Path(out))
     board = Board()
     start = _last_monday(datetime.now(UTC) - timedelta(minutes=minutes))
     planned = planned_incidents("default", minutes=minutes, seed=seed, start=start)
@@ -119,7 +117,27 @@ def demo(
     return 0 if board.opened else 1
 
 
+MARK = ".tidegauge-demo"
+"""File that tells a demo's folder from any other."""
+
 QUESTION = "SELECT kind, severity, count() FROM tidegauge.incidents_latest GROUP BY ALL ORDER BY 3 DESC"
+
+
+def _emptied(folder: Path) -> Path:
+    """An empty folder; only what an earlier demo left is removed.
+
+    Raises
+    ------
+    BadSettings
+        The folder holds something else.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        if not (folder / MARK).exists():
+            raise BadSettings(f"demo: {folder} holds files that no demo wrote. Name an empty folder with --out.")
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MARK).touch()
+    return folder
 
 
 def _last_monday(before: datetime) -> datetime:

@@ -39,3 +39,17 @@ def test_the_demo_finds_incidents_delivers_them_and_leaves_a_database(tmp_path: 
     )
     rows = int("".join(c for c in asked.stdout.splitlines()[3] if c.isdigit()))
     assert f"{rows:,} requests" in sent
+
+
+def test_the_demo_never_empties_a_folder_that_is_not_its_own(tmp_path: Path) -> None:
+    (tmp_path / "precious.txt").write_text("mine")
+    done = subprocess.run(
+        [sys.executable, "-m", "flows", "demo", "--out", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "Name an empty folder" in done.stderr
+    assert (tmp_path / "precious.txt").read_text() == "mine"
