@@ -54,6 +54,9 @@ class FlowMetrics:
         self.delay = gauge("watermark_delay_seconds", "How far that is behind the clock.", ["stream"])
         self.window_rows = counter("window_rows", "Rows of closed windows.", ["stream"])
         self.series = gauge("series", "Series watched, by shard.", ["shard"])
+        self.evicted = gauge("series_evicted", "Series forgotten since the first start, by shard.", ["shard"])
+        self.unwatched = gauge("series_unwatched", "Series turned away because there are too many.", ["shard"])
+        self.folded = counter("folded_values", "Events whose rare dimension value reads `other`.", ["dimension"])
         self.scores = counter("scores", "Judgements made.", ["detector"])
         self.incidents = counter("incidents", "Incident revisions.", ["kind", "state"])
         self.open_incidents = gauge("open_incidents", "Incidents open now.", ["kind"])
@@ -65,6 +68,8 @@ class FlowMetrics:
             if batch is None:
                 continue
             self._block("requests", priced.item.partition, priced.item.lag, len(batch.columns), batch.columns.lateness)
+            for dimension, n in batch.other.items():
+                self.folded.labels(dimension).inc(n)
             if batch.unknown_fields:
                 self.unknown_fields.inc(sum(batch.unknown_fields.values()))
 
@@ -91,6 +96,8 @@ class FlowMetrics:
     def on_progress(self, values: Sequence[Progress]) -> None:
         """Count judgements."""
         for progress in values:
+            self.evicted.labels(progress.shard).set(progress.evicted)
+            self.unwatched.labels(progress.shard).set(progress.unwatched)
             for report in progress.reports:
                 self.series.labels(progress.shard).set(len(report.series))
                 for f in report.findings:

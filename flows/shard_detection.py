@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 from flows.banks import MAX_EMPTY, Plan, restore_banks, saved_banks
 from flows.slots import Bank, Slots
 from flows.state import pack, unpack_or_cold
-from schemas.findings import Report
+from schemas.findings import Progress, Report
 
 NS = 1_000_000_000
 
@@ -73,6 +73,11 @@ class ShardDetection(abc.ABC, Generic[W]):
             self.slots.restore(slots)
             restore_banks(self.detectors, banks)
             self._restore(own)
+
+    def progress(self, shard: str, windows: Sequence[W], watermark_ns: int) -> Progress:
+        """`on_windows`, with what the judge and the metrics want to know beside the reports."""
+        reports = self.on_windows(shard, windows, watermark_ns)
+        return Progress(shard, watermark_ns, reports, self.slots.evicted, self.slots.unwatched)
 
     def on_windows(self, shard: str, windows: Sequence[W], watermark_ns: int) -> list[Report]:
         """Judge the first versions of closed windows, and the empty ones between them up to the watermark.

@@ -98,10 +98,7 @@ class DetectStep(StatefulBatchLogic[Closed, Progress, bytes]):
 
     def on_batch(self, values: list[Closed]) -> tuple[Iterable[Progress], bool]:
         """One `Progress` per batch of closed windows."""
-        return [
-            Progress(c.shard, c.watermark_ns, self.detection.on_windows(c.shard, c.requests, c.watermark_ns))
-            for c in values
-        ], False
+        return [self.detection.progress(c.shard, c.requests, c.watermark_ns) for c in values], False
 
     def snapshot(self) -> bytes:
         """Envelope with all banks."""
@@ -163,9 +160,7 @@ class GpuDetectStep(StatefulBatchLogic[Closed, Progress, bytes]):
 
     def on_batch(self, values: list[Closed]) -> tuple[Iterable[Progress], bool]:
         """One `Progress` per batch of closed windows."""
-        return [
-            Progress(GPUS, c.watermark_ns, self.detection.on_windows(c.shard, c.gpus, c.watermark_ns)) for c in values
-        ], False
+        return [self.detection.progress(c.shard, c.gpus, c.watermark_ns) for c in values], False
 
     def snapshot(self) -> bytes:
         """Envelope with all banks."""

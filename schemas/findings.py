@@ -89,3 +89,7 @@ class Progress:
     shard: str
     watermark_ns: int
     reports: list[Report]
+    evicted: int = 0
+    """Series forgotten so far because they had gone silent."""
+    unwatched: int = 0
+    """Series turned away so far because there are too many."""
