@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import sys
 from collections.abc import Sequence
 
@@ -41,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         result = app()(
             list(arguments) if arguments is not None else None, exit_on_error=False, result_action="return_value"
         )
+        sys.stdout.flush()  # a reader that has left shows here at the latest
     except cyclopts.CycloptsError:
         sys.exit(BAD_USAGE)
     except BadSettings as problem:
@@ -50,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(problem, file=sys.stderr)
         sys.exit(FAILED)
     except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter complains at its end
         sys.exit(FAILED)
     except KeyboardInterrupt:
         sys.exit(130)

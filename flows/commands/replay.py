@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -129,8 +128,6 @@ def _execute(runtime: Runtime, sources: dict[str, FileSource | None], outputs: O
         inner: BaseException | None = problem
         while inner is not None and not isinstance(inner, TidegaugeError | BrokenPipeError | KeyboardInterrupt):
             inner = inner.__cause__
-        if isinstance(inner, BrokenPipeError):  # nobody reads our output any more
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise (inner or problem) from problem
 
 

@@ -197,6 +197,8 @@ def test_ctrl_c_ends_a_replay_with_130_and_no_traceback(tmp_path: Path) -> None:
         [sys.executable, "-m", "flows", "replay", str(tmp_path / "r.jsonl"), "--speed", "30", "--block-messages", "10",
          "--windows", "-"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, env={**os.environ, "RUST_BACKTRACE": "0"},
+        # A shell that runs us in the background has Ctrl-C ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     assert child.stdout is not None
     child.stdout.read(1)  # it runs, and would for 100 s
