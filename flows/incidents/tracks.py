@@ -126,7 +126,8 @@ def hits(policy: Policy, report: Report, findings: Findings, cold_start_s: float
         if policy.min_volume > 0:
             ok &= findings.volume >= policy.min_volume
         if policy.min_impact_usd_per_hour > 0:
-            ok &= findings.impact_usd_per_hour >= policy.min_impact_usd_per_hour
+            # Where no price is known, money cannot speak against an incident.
+            ok &= ~(findings.impact_usd_per_hour < policy.min_impact_usd_per_hour)
     if policy.learned:
         ok &= report.age_s >= cold_start_s
     # A series of which no dimension was reported is the total (or another roll-up) once more.

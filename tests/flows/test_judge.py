@@ -131,6 +131,10 @@ def test_small_young_or_cheap_changes_open_nothing(small: dict[str, Any]) -> Non
     assert run([0.9] * 6, **small) == []
 
 
+def test_an_unknown_impact_does_not_keep_an_incident_from_opening() -> None:
+    assert run([0.9] * 2, kind="gpu_idle", impact=float("nan"))[0].impact_usd_per_hour is None
+
+
 def test_kinds_that_need_no_normal_open_on_a_young_series() -> None:
     assert run([0.9] * 2, kind="unpriced_model", age_s=10.0)[0].state == "open"
 
