@@ -59,6 +59,11 @@ class Parts:
         )
         self._plans = {stream: _plan(settings, stream) for stream in ("requests", "gpus")}
 
+    @property
+    def shape(self) -> str:
+        """What saved windows and detectors depend on: shards and window length, such as `8x10s`."""
+        return f"{self.fold.shards}x{self.settings.windows.length_s}s"
+
     # ------------------------------------------------------------------ decode
     def partition(
         self,

@@ -6,7 +6,8 @@
                                                     ├─> judge ─> incidents
     gpus ─────> price ─> fold ─> windows ─> detect ─┘
 
-Step ids name saved state: renaming one forgets it.
+Step ids name saved state: renaming one forgets it. Those of windows and detectors carry the number of shards and the
+window's length (`Parts.shape`), so that changed settings start them cold while positions are kept.
 """
 
 from __future__ import annotations
@@ -80,8 +81,12 @@ def build(
         inputs.append(events)
         priced = op.map("price", events, parts.price)  # Priced
         partials = op.flat_map("fold", priced, lambda p: fold(p, parts.fold))  # (shard, Partials)
-        windows = op.stateful_batch("windows", partials, lambda saved: WindowStep(parts.merge(members, saved)))
-        reports = op.stateful_batch("detect", windows, lambda saved: DetectStep(parts.detect_requests(saved)))
+        windows = op.stateful_batch(
+            f"windows_{parts.shape}", partials, lambda saved: WindowStep(parts.merge(members, saved))
+        )
+        reports = op.stateful_batch(
+            f"detect_{parts.shape}", windows, lambda saved: DetectStep(parts.detect_requests(saved))
+        )
         write("to_requests", op.filter("with_requests", priced, _has_requests), outputs.requests)
         closed.append(windows)
         progress.append(reports)
@@ -93,10 +98,10 @@ def build(
         priced_gpus = op.map("price_gpus", samples, parts.price_gpus)  # PricedGpus
         gpu_partials = op.flat_map("fold_gpus", priced_gpus, lambda p: fold_gpu_item(p, parts.window_ns))
         gpu_windows = op.stateful_batch(
-            "gpu_windows", gpu_partials, lambda saved: _gpu_window_step(parts, gpu_members, saved)
+            f"gpu_windows_{parts.shape}", gpu_partials, lambda saved: _gpu_window_step(parts, gpu_members, saved)
         )
         gpu_reports = op.stateful_batch(
-            "detect_gpus", gpu_windows, lambda saved: GpuDetectStep(parts.detect_gpus(saved))
+            f"detect_gpus_{parts.shape}", gpu_windows, lambda saved: GpuDetectStep(parts.detect_gpus(saved))
         )
         write("to_gpus", op.filter("with_gpus", priced_gpus, _has_gpus), outputs.gpus)
         closed.append(gpu_windows)

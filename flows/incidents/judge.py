@@ -86,6 +86,11 @@ class Judge:
         if state is not None:
             progress, self._waiting, self._tracks, self.open, self.suppressed = state
             self._progress = {name: progress.get(name, at) for name, at in self._progress.items()}
+            # Shards that are gone (another number of them in the settings) will never report again.
+            self._tracks = {key: t for key, t in self._tracks.items() if t.shard in self._progress}
+            self._waiting = {
+                end: kept for end, rs in self._waiting.items() if (kept := [r for r in rs if r.shard in self._progress])
+            }
 
     def on_progress(self, progress: Progress) -> list[Incident]:
         """Take over a shard's reports; returns the revisions that could now be decided, in order."""

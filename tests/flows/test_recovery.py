@@ -148,13 +148,14 @@ def run(
     abort_after: int | None = None,
     workers: int = 1,
     stopping: Callable[[], bool] = lambda: False,
+    shards: int = 3,
 ) -> None:
     """One start of the process, until the topics' end or the abort."""
     settings = Settings(
         state_dir=str(state),
         epoch_s=0.02,
         kafka=Kafka(bootstrap_servers=broker.address, options={"log_level": 0}),
-        windows=Windows(shards=3, idle_timeout_s=3_600.0),
+        windows=Windows(shards=shards, idle_timeout_s=3_600.0),
         incidents=Incidents(cold_start_s=300.0),
         clickhouse=None,
         metrics=Metrics(enabled=False),
@@ -259,6 +260,22 @@ def test_a_stop_and_a_start_change_nothing_and_repeat_nothing(
     assert {**first, **second} == undisturbed
 
 
+@pytest.mark.parametrize("shards", [2, 5])
+def test_another_number_of_shards_keeps_positions_and_starts_windows_cold(
+    shards: int, broker: EmbeddedBroker, undisturbed: dict[Any, Any], tmp_path: Path
+) -> None:
+    first: dict[Any, Any] = {}
+    record = Record(first)
+    run(broker, tmp_path, record, stopping=lambda: len(record.kept) > 1_500)
+    second: dict[Any, Any] = {}
+    run(broker, tmp_path, LooseRecord(second), shards=shards)
+    events = {key for key in undisturbed if key[0] in ("request", "gpu", "dead")}
+    assert events == {key for key in (*first, *second) if key[0] in ("request", "gpu", "dead")}
+    assert not first.keys() & second.keys() & events
+    assert any(key[0] == "RequestWindows" for key in second)
+    assert {key[1] for key in second if key[0] == "RequestWindows"} <= {str(i) for i in range(shards)}
+
+
 STEPS = ("windows", "detect", "gpu_windows", "detect_gpus", "judge", "requests", "gpus")
 
 
@@ -290,7 +307,8 @@ def _spoil(store: Path, step: str) -> int:
     """Cut the bytes of a step's saved states in half; returns how many there were."""
     db = sqlite3.connect(store)
     rows = db.execute(
-        "SELECT step_id, state_key, snap_epoch, ser_change FROM snaps WHERE step_id = ?", (f"tidegauge.{step}",)
+        "SELECT step_id, state_key, snap_epoch, ser_change FROM snaps WHERE step_id IN (?, ?)",
+        (f"tidegauge.{step}", f"tidegauge.{step}_3x10s"),
     ).fetchall()
     for step_id, key, epoch, change in rows:
         state = pickle.loads(change)
