@@ -1,1 +1,1 @@
-"""What the parts say to each other: events, columns, windows, findings, incidents, input formats. Imports none of ours."""
+"""What the parts say to each other: events, columns, windows, findings, incidents, input formats."""
