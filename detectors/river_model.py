@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from river import anomaly, base
+from river import base
 
 from detectors.base import BoolArray, Detector, Features, FloatArray, Judgement
 from detectors.calibration import Calibration
@@ -87,6 +87,8 @@ class RiverModel(Detector):
 
     def _prototype(self) -> Any:
         if self.model is None:
+            from river import anomaly  # a second of imports that only this detector needs
+
             return anomaly.GaussianScorer(grace_period=30)
         if isinstance(self.model, str):
             module, _, name = self.model.rpartition(".")
