@@ -17,6 +17,7 @@ from detectors.gpu_fault import GpuFault
 from detectors.gpu_idle import GpuIdle
 from detectors.gpu_saturation import GpuSaturation
 from detectors.latency_regression import LatencyRegression
+from detectors.pipeline_health import PipelineHealth
 from detectors.quota_saturation import QuotaSaturation
 from detectors.river_model import RiverModel
 from detectors.slo_burn import SloBurn
@@ -39,6 +40,7 @@ DETECTORS: dict[str, type[Detector]] = {
     "gpu_saturation": GpuSaturation,
     "gpu_idle": GpuIdle,
     "gpu_fault": GpuFault,
+    "pipeline_health": PipelineHealth,
     "river_model": RiverModel,
 }
 """Every detector by its name in the settings."""

@@ -44,9 +44,19 @@ class QuietStream:
 
     def row(self) -> Row:
         """The next row."""
-        x = self._requests() | self._gpus()
+        x = self._requests() | self._gpus() | self._pipeline()
         x["window_s"] = np.full(self.n, self.window_s)
         return x
+
+    def _pipeline(self) -> Row:
+        """A flow that keeps up; these draw no random numbers, so the other features stay what they were."""
+        return {
+            "delay_s": np.full(self.n, 12.0),
+            "lag_messages": np.full(self.n, 40.0),
+            "spool_share": np.zeros(self.n),
+            "outbox_age_s": np.full(self.n, 0.5),
+            "given_up": np.zeros(self.n),
+        }
 
     def _requests(self) -> Row:
         rng = self.rng
@@ -133,6 +143,8 @@ def changed(kind: str, row: Row, minutes: float) -> Row:
         x["unpriced_requests"], x["unpriced_tokens"] = good, x["input_tokens"].copy()
     elif kind == "data_quality":
         x["usage_missing"], x["rejected"] = np.round(0.6 * good), x["requests"] * 0.5
+    elif kind == "pipeline_health":
+        x["delay_s"], x["lag_messages"] = x["delay_s"] * 60, x["lag_messages"] * 1_000
     else:
         _change_gpu(kind, x, minutes)
     return x

@@ -90,11 +90,13 @@ def declares_itself(cls: type[Detector]) -> None:
     assert detector.kind in KINDS
     assert detector.unit
     assert detector.effect_unit
-    assert detector.stream in ("requests", "gpus")
+    assert detector.stream in ("requests", "gpus", "pipeline")
     assert detector.cadence in ROW_S
     if detector.stream == "requests":
         quantiles = {f"{s}_p{round(100 * q)}" for s in request_window.SKETCHES for q in request_window.QUANTILES}
         known = set(request_window.SUMS) | quantiles
+    elif detector.stream == "pipeline":
+        known = {"delay_s", "lag_messages", "spool_share", "outbox_age_s", "given_up"}
     else:
         known = set(gpu_window.SUMS) | {f"{name}_max" for name in gpu_window.MAXIMA}
     assert set(detector.features) <= known, set(detector.features) - known

@@ -27,6 +27,9 @@ from schemas.series import Series
 
 NS = 1_000_000_000
 ROW_NS = 10 * NS
+GIVEN_UP_NS = 600 * NS
+"""How long a delivery that was given up counts as trouble."""
+
 PIPELINE = "pipeline"
 SERIES = Series(PIPELINE, (), ())
 
@@ -69,9 +72,11 @@ class PipelineWatch:
         self.pressure = pressure
         self.detector = PipelineHealth(**(parameters or {}))
         state = unpack_or_cold("pipeline_watch", self.FORMAT, saved)
-        judged, self._row_ns, self._event_ns, self._lag, self._saved = (
-            state if state is not None else (None, None, {}, {}, [])
+        judged, self._row_ns, self._event_ns, self._lag, self._saved, self._given_up = (
+            state if state is not None else (None, None, {}, {}, [], None)
         )
+        self._given_up: tuple[float, int | None] | None
+        """Deliveries given up so far, and when the last was added."""
         self._fresh: list[Incident] = []
         """Revisions that no saved state holds yet."""
         self.judge = Judge([PIPELINE], policies, silences=silences, runbook_url=runbook_url, saved=judged)
@@ -87,7 +92,7 @@ class PipelineWatch:
         """State for `saved`; what it holds may leave from now on."""
         self._saved += self._fresh
         self._fresh = []
-        state = (self.judge.snapshot(), self._row_ns, self._event_ns, self._lag, self._saved)
+        state = (self.judge.snapshot(), self._row_ns, self._event_ns, self._lag, self._saved, self._given_up)
         return pack("pipeline_watch", self.FORMAT, state)
 
     def _observe(self, item: Item[Any]) -> None:
@@ -106,9 +111,21 @@ class PipelineWatch:
             self._row_ns = row_ns
             self._fresh += self._judge(row_ns, item.read_at_ns)
 
+    def _newly_given_up(self, total: float, row_ns: int) -> float:
+        """Deliveries given up within the last minutes: what was given up long ago is no trouble of now."""
+        if self._given_up is None:
+            self._given_up = (total, None)
+        known, since_ns = self._given_up
+        if total > known:
+            since_ns = row_ns
+        self._given_up = (total, since_ns)
+        return 1.0 if since_ns is not None and row_ns - since_ns < GIVEN_UP_NS else 0.0
+
     def _judge(self, row_ns: int, now_ns: int) -> list[Incident]:
         slowest = min((at for at in self._event_ns.values() if at > 0), default=now_ns)
-        x = {name: np.array([float(self.pressure().get(name, 0.0))]) for name in self.detector.features}
+        pressure = self.pressure()
+        x = {name: np.array([float(pressure.get(name, 0.0))]) for name in self.detector.features}
+        x["given_up"] = np.array([self._newly_given_up(float(pressure.get("given_up", 0.0)), row_ns)])
         x["delay_s"] = np.array([max(now_ns - slowest, 0) / NS])
         x["lag_messages"] = np.array([float(sum(self._lag.values()))])
         x["window_s"] = np.array([ROW_NS / NS])

@@ -104,3 +104,12 @@ def test_state_that_cannot_be_read_is_a_cold_start_said_aloud(capsys: Any) -> No
     assert run(it, [beat(row) for row in range(3)]) == []
     said = capsys.readouterr()
     assert "cold start" in said.out + said.err
+
+
+def test_a_delivery_given_up_is_trouble_for_ten_minutes_and_an_old_one_is_none() -> None:
+    pressure = {"given_up": 3.0}
+    it = watch(pressure=pressure)
+    assert run(it, [beat(row) for row in range(30)]) == []
+    pressure["given_up"] = 4.0
+    out = run(it, [beat(row) for row in range(30, 150)])
+    assert [state for _, state in told(out)] == ["open", "resolved"]
