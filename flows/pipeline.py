@@ -71,12 +71,12 @@ class PipelineWatch:
     ) -> None:
         self.pressure = pressure
         self.detector = PipelineHealth(**(parameters or {}))
+        self._given_up: tuple[float, int | None] | None
+        """Deliveries given up so far, and when the last was added."""
         state = unpack_or_cold("pipeline_watch", self.FORMAT, saved)
         judged, self._row_ns, self._event_ns, self._lag, self._saved, self._given_up = (
             state if state is not None else (None, None, {}, {}, [], None)
         )
-        self._given_up: tuple[float, int | None] | None
-        """Deliveries given up so far, and when the last was added."""
         self._fresh: list[Incident] = []
         """Revisions that no saved state holds yet."""
         self.judge = Judge([PIPELINE], policies, silences=silences, runbook_url=runbook_url, saved=judged)
