@@ -243,8 +243,8 @@ class Outbox:
         with self._lock:
             found = self._db.execute(
                 "SELECT destination, incident_id, revision, attempts, coalesce(error, '') FROM outbox"
-                " WHERE delivery = 'dead' AND (?1 IS NULL OR destination = ?1) ORDER BY seq",
-                (destination,),
+                " WHERE delivery = 'dead' AND (:name IS NULL OR destination = :name) ORDER BY seq",
+                {"name": destination},
             )
             return [Dead(*row) for row in found]
 
