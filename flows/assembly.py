@@ -118,12 +118,12 @@ class Parts:
     def merge_gpus(self, saved: bytes | None) -> GpuMerge:
         """Windows of all GPUs."""
         w = self.settings.windows
-        merge = GpuMerge(
+        return GpuMerge(
             window_ns=self.window_ns,
             allowed_lateness_ns=self.allowed_lateness_ns,
             evict_after_s=w.evict_after_s,
+            saved=saved,
         )
-        return merge if saved is None else merge.restored_or_cold(saved)
 
     # ------------------------------------------------------------------ judgement
     def detect_requests(self, saved: bytes | None) -> RequestDetection:

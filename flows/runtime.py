@@ -192,10 +192,6 @@ class Runtime:
             for d in destinations
         }
         routes = [Route(r.destinations, r.kinds, r.teams, r.min_severity, r.continue_) for r in s.routes]
-        named = {name for r in s.routes for name in r.destinations}
-        extra = [name for name in sinks if routes and name not in named and name == "incidents-topic"]
-        if extra:  # the topic records everything, whatever the routes say
-            routes.insert(0, Route(extra, continue_=True))
         return Notifier(sinks, Router(routes, list(sinks)), outbox)
 
     def pressure(self) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -228,7 +228,3 @@ class InOrder(StatefulBatchLogic[Closed, RequestWindows | GpuWindows, bytes]):
     def snapshot(self) -> Any:
         """Only used by a replay, which starts over rather than resumes."""
         return None
-
-
-Make = Callable[[Any | None], StatefulBatchLogic[Any, Any, Any]]
-"""What Bytewax calls to build a key's logic: saved state in, logic out."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from flows.windows.partials import BUCKETS, Partials, Rows, add_cells, take_rows
+from flows.windows.partials import Partials, Rows, add_cells, take_rows
 from schemas.columns import MISSING, TOO_LATE, Coded, Costs, IntArray, RequestColumns
 from schemas.request_window import COLUMN, ERROR_SUMS, SKETCHES, SUMS, SparseSketches
 from schemas.series import Series
@@ -51,13 +51,11 @@ class RequestFold:
         starts = columns.at_ns[use] // self.window_ns
         late = columns.lateness[use] > 0
         slot_values, slot = np.unique(starts * 2 + late, return_inverse=True)  # (window, late) pairs
-        leaf, leaf_example = _combine([slot, *(columns.group_dims[d].codes[use] for d in self.dimensions)])
+        codes = {d: columns.group_dims[d].codes[use] for d in self.dimensions}
+        leaf, leaf_example = _combine([slot, *codes.values()])
         leaf_sums = _sum_by(leaf, sums, len(leaf_example))
         leaf_slot = slot[leaf_example]
-        leaf_dims = {
-            d: Coded(columns.group_dims[d].codes[use][leaf_example], columns.group_dims[d].values)
-            for d in self.dimensions
-        }
+        leaf_dims = {d: Coded(code[leaf_example], columns.group_dims[d].values) for d, code in codes.items()}
         parts: list[list[Rows]] = [[] for _ in slot_values]
         for number, names in enumerate(self.grouping_sets):
             group, example = _combine([leaf_slot, *(leaf_dims[d].codes for d in names)])
@@ -66,10 +64,8 @@ class RequestFold:
             series, ids = self._identify(number, names, leaf_dims, example)
             sketches = {name: _sketch(event_group, *cells[name], len(example)) for name in SKETCHES}
             rows = Rows(ids, series, group_sums, sketches)
-            for which in range(len(slot_values)):
-                mine = np.flatnonzero(leaf_slot[example] == which)
-                mine = mine[np.argsort(ids[mine])]
-                parts[which].append(_reorder(rows, mine))
+            for which in range(len(slot_values)):  # sorted by identity once, when all grouping sets are joined
+                parts[which].append(take_rows(rows, np.flatnonzero(leaf_slot[example] == which)))
         return [
             (int(value // 2) * self.window_ns, bool(value % 2), _concatenate(rows))
             for value, rows in zip(slot_values.tolist(), parts, strict=True)
@@ -263,6 +259,3 @@ def _concatenate(parts: Sequence[Rows]) -> Rows:
     ids = np.concatenate([p.ids for p in parts])
     joined = Rows(ids, [s for p in parts for s in p.series], np.concatenate([p.sums for p in parts]), sketches)
     return _reorder(joined, np.argsort(ids))
-
-
-__all__ = ["BUCKETS", "RequestFold"]

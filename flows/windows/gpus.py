@@ -90,7 +90,10 @@ class GpuMerge:
         """State after that same window by its on-time samples only, where that is not the same."""
         self._compacted_ms = BEFORE_ALL
         if saved is not None:
-            self.restored_or_cold(saved)
+            try:
+                self.restore(saved)
+            except StateUnreadable as problem:
+                structlog.get_logger().warning("cold start", component="gpu_merge", why=str(problem))
 
     def __len__(self) -> int:
         """Number of GPUs that are remembered."""
@@ -189,11 +192,3 @@ class GpuMerge:
         self._fork = None if fork is None else GpuBank(self._evict_ms)
         if self._fork is not None:
             self._fork.restore(fork)
-
-    def restored_or_cold(self, saved: bytes) -> GpuMerge:
-        """Itself after `restore`; where the state cannot be read, as it is, with a word in the log."""
-        try:
-            self.restore(saved)
-        except StateUnreadable as problem:
-            structlog.get_logger().warning("cold start", component="gpu_merge", why=str(problem))
-        return self
