@@ -23,6 +23,7 @@ from flows.pricing import PriceBook
 from flows.recovery_store import open_store
 from flows.settings import Destination, Settings
 from flows.settings_file import secret
+from flows.warm_types import warm_types
 from schemas.incident import Incident
 from sinks import build_sink
 from sinks.clickhouse.client import connect, describe, is_transport
@@ -236,6 +237,7 @@ def execute(
     process, addresses
         This process's number and everyone's `host:port`, for a cluster.
     """
+    warm_types()
     flow = build(requests, gpus, runtime.parts, outputs, process=str(runtime.process))
     recovery = open_store(runtime.state_dir / "recovery", owner=not process) if recover else None
     cli_main(  # type: ignore[no-untyped-call]
