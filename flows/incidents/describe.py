@@ -36,6 +36,8 @@ class Open:
     opened_ns: int
     notified_ns: int
     told_impact: float
+    told: bool = False
+    """Whether any revision so far was for on-call to hear."""
     members: list[tuple[str, Series]] = field(default_factory=list)
 
 

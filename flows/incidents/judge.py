@@ -57,7 +57,7 @@ class Judge:
         What `snapshot` returned.
     """
 
-    FORMAT = 1
+    FORMAT = 2
 
     def __init__(
         self,
@@ -226,6 +226,7 @@ class Judge:
         home.told_impact = home.incident.impact_usd_per_hour or 0.0
         if self._is_symptom(home):
             home.incident = msgspec.structs.replace(home.incident, notify=False)
+        home.told = home.incident.notify
         self.open[home.incident.incident_id] = home
         return home
 
@@ -266,6 +267,7 @@ class Judge:
                 revision=home.incident.revision + 1,
                 state="resolved",
                 resolved_at=text.rfc3339(max(last, home.opened_ns)),
+                notify=home.told,  # the newest revision may have been for the record only
             )
             return [done]
         if home.notified_ns == end_ns:
@@ -281,6 +283,7 @@ class Judge:
         home.notified_ns = end_ns
         home.told_impact = max(impact, home.told_impact)
         home.incident = now if worse or due else msgspec.structs.replace(now, notify=False)
+        home.told |= home.incident.notify
         return [home.incident]
 
     def _related(self, home: Open) -> list[str]:

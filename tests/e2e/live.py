@@ -60,8 +60,10 @@ class Live:
         Bootstrap servers, and URL of the server (its database is replaced by one of this installation's own).
     webhook
         URL that incidents are posted to; None for none.
+    ask
+        URL of the same server for questions about what it left, where the process goes through a proxy.
     settings
-        Sections that replace those made here.
+        Sections; their entries win over those made here.
     """
 
     def __init__(
@@ -71,40 +73,42 @@ class Live:
         kafka: str,
         clickhouse: str,
         webhook: str | None = None,
+        /,
+        *,
+        ask: str | None = None,
         **settings: Any,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.company, self.kafka = folder, company, kafka
         self.incidents_topic = f"{company.incidents_topic}-{folder.name}"
         self.dead_topic = f"{company.dead_topic}-{folder.name}"
-        self.url = clickhouse.rsplit("/", 1)[0] + f"/e2e_{uuid.uuid4().hex[:10]}"
+        database = f"e2e_{uuid.uuid4().hex[:10]}"
+        self.url = _with_database(ask or clickhouse, database)
         self.port = free_port()
         self.config = folder / "tidegauge.yaml"
-        self.config.write_text(
-            yaml.safe_dump(
-                {
-                    "state_dir": str(folder / "state"),
-                    "epoch_s": 0.25,
-                    "kafka": {
-                        "bootstrap_servers": kafka,
-                        "requests_topic": company.requests_topic,
-                        "gpus_topic": company.gpus_topic,
-                        "incidents_topic": self.incidents_topic,
-                        "dead_letters_topic": self.dead_topic,
-                        "block_messages": 500,
-                    },
-                    # No idle timeout: it alone may let the clock change an answer.
-                    "windows": {"shards": 4, "idle_timeout_s": 3600.0},
-                    "incidents": {"cold_start_s": 600.0},
-                    "clickhouse": {"url": self.url},
-                    "destinations": [{"name": "hook", "type": "webhook", "url": webhook, "rate_per_s": 100.0}]
-                    if webhook
-                    else [],
-                    "metrics": {"port": self.port},
-                    **settings,
-                }
-            )
-        )
+        own: dict[str, Any] = {
+            "state_dir": str(folder / "state"),
+            "epoch_s": 0.25,
+            "kafka": {
+                "bootstrap_servers": kafka,
+                "requests_topic": company.requests_topic,
+                "gpus_topic": company.gpus_topic,
+                "incidents_topic": self.incidents_topic,
+                "dead_letters_topic": self.dead_topic,
+                "block_messages": 500,
+            },
+            # No idle timeout: it alone may let the clock change an answer.
+            "windows": {"shards": 4, "idle_timeout_s": 3600.0},
+            "incidents": {"cold_start_s": 600.0},
+            "clickhouse": {"url": _with_database(clickhouse, database)},
+            "destinations": [{"name": "hook", "type": "webhook", "url": webhook, "rate_per_s": 100.0}]
+            if webhook
+            else [],
+            "metrics": {"port": self.port},
+        }
+        for section, given in settings.items():
+            own[section] = {**own.get(section, {}), **given} if isinstance(given, dict) else given
+        self.config.write_text(yaml.safe_dump(own))
         self.processes: list[subprocess.Popen[bytes]] = []
 
     # ------------------------------------------------------------------ the process
@@ -162,11 +166,18 @@ class Live:
         except OSError:
             return 0, ""
 
+    def metrics(self) -> dict[str, float]:
+        """Every metric: the sum of its samples."""
+        out: dict[str, float] = {}
+        for line in self.get("/metrics")[1].splitlines():
+            if line and not line.startswith("#"):
+                name, value = line.partition("{")[0].partition(" ")[0], line.rsplit(" ", 1)[1]
+                out[name] = out.get(name, 0.0) + float(value)
+        return out
+
     def metric(self, name: str) -> float:
-        """Sum of all samples of a metric."""
-        _, text = self.get("/metrics")
-        lines = [line for line in text.splitlines() if line.startswith((f"{name} ", f"{name}{{"))]
-        return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
+        """Sum of all samples of a metric; 0 if it has none."""
+        return self.metrics().get(name, 0.0)
 
     def is_ready(self) -> bool:
         """Whether `/readyz` says so."""
@@ -200,11 +211,13 @@ class Live:
         at = self.company.end_s + END_AFTER_S
         requests = self.query(
             "SELECT sum(requests) FROM request_windows FINAL WHERE grouping = ''"
-            " AND toUnixTimestamp(window_start) = {at:UInt32}",
+            " AND toUnixTimestamp(window_start) <= {at:UInt32} AND toUnixTimestamp(window_end) > {at:UInt32}",
             at=at,
         )
         gpus = self.query(
-            "SELECT count() FROM gpu_windows FINAL WHERE toUnixTimestamp(window_start) = {at:UInt32}", at=at
+            "SELECT count() FROM gpu_windows FINAL"
+            " WHERE toUnixTimestamp(window_start) <= {at:UInt32} AND toUnixTimestamp(window_end) > {at:UInt32}",
+            at=at,
         )
         return bool(requests and requests[0][0] == PARTITIONS and gpus and gpus[0][0])
 
@@ -224,6 +237,10 @@ class Live:
         client = connect(self.url)
         client.command(f"DROP DATABASE IF EXISTS {client.database}", use_database=False)
         client.close()
+
+
+def _with_database(url: str, database: str) -> str:
+    return url.rsplit("/", 1)[0] + f"/{database}"
 
 
 def read_topic(bootstrap_servers: str, topic: str) -> list[tuple[bytes, Any]]:

@@ -115,6 +115,20 @@ def test_two_strange_rows_of_three_open_an_incident_and_five_quiet_ones_resolve_
     assert out[1].resolved_at == "2026-01-01T12:04:00Z"
 
 
+def test_the_end_is_told_even_if_the_last_revision_was_only_recorded() -> None:
+    j = judge()
+    rows = [report(0, {TEAM: 0.9}, impact=40.0), report(1, {TEAM: 0.9}, impact=40.0)]
+    rows.append(report(2, {TEAM: 0.9}, impact=99.0))  # grown, but not worse
+    out = play(j, [*rows, *(report(m, {TEAM: 0.0}) for m in range(3, 8))])
+    assert [(i.state, i.notify) for i in out] == [("open", True), ("updated", False), ("resolved", True)]
+
+
+def test_the_end_of_what_was_never_told_is_not_told() -> None:
+    quiet = Silences([SilenceRule({"kind": "cost_spike"}, None, None)])
+    out = play(judge(silences=quiet), [report(m, {TEAM: score}) for m, score in enumerate([0.9, 0.9, *[0.0] * 5])])
+    assert [(i.state, i.notify) for i in out] == [("open", False), ("resolved", False)]
+
+
 def test_one_strange_row_opens_nothing() -> None:
     assert run([0.0, 1.0, 0.0, 0.0, 1.0, 0.0]) == []
 
