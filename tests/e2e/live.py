@@ -82,9 +82,10 @@ class Live:
         self.folder, self.company, self.kafka = folder, company, kafka
         self.incidents_topic = f"{company.incidents_topic}-{folder.name}"
         self.dead_topic = f"{company.dead_topic}-{folder.name}"
-        database = f"e2e_{uuid.uuid4().hex[:10]}"
+        self.database = database = f"e2e_{uuid.uuid4().hex[:10]}"
         self.url = _with_database(ask or clickhouse, database)
-        self.port = free_port()
+        self.ports = [free_port()]
+        """Of the running processes' own HTTP side."""
         self.config = folder / "tidegauge.yaml"
         own: dict[str, Any] = {
             "state_dir": str(folder / "state"),
@@ -104,19 +105,20 @@ class Live:
             "destinations": [{"name": "hook", "type": "webhook", "url": webhook, "rate_per_s": 100.0}]
             if webhook
             else [],
-            "metrics": {"port": self.port},
+            "metrics": {"port": self.ports[0]},
         }
         for section, given in settings.items():
             own[section] = {**own.get(section, {}), **given} if isinstance(given, dict) else given
+        self._settings = own
         self.config.write_text(yaml.safe_dump(own))
         self.processes: list[subprocess.Popen[bytes]] = []
 
     # ------------------------------------------------------------------ the process
-    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+    def start(self, *arguments: str, config: Path | None = None) -> subprocess.Popen[bytes]:
         """Start a process of this installation."""
         with (self.folder / "log.txt").open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "flows", "run", "--config", str(self.config), *arguments],
+                [sys.executable, "-m", "flows", "run", "--config", str(config or self.config), *arguments],
                 cwd=ROOT,
                 stdout=log,
                 stderr=log,
@@ -125,6 +127,15 @@ class Live:
             )
         self.processes.append(process)
         return process
+
+    def start_cluster(self, processes: int, workers: int) -> None:
+        """Start several processes that share the work; each has a port of its own for metrics."""
+        self.ports = [free_port() for _ in range(processes)]
+        addresses = [a for _ in range(processes) for a in ("--address", f"127.0.0.1:{free_port()}")]
+        for number, port in enumerate(self.ports):
+            config = self.folder / f"tidegauge-{number}.yaml"
+            config.write_text(yaml.safe_dump({**self._settings, "metrics": {"port": port}}))
+            self.start("--process", str(number), "--workers", str(workers), *addresses, config=config)
 
     def kill(self) -> None:
         """`kill -9` whatever runs."""
@@ -155,10 +166,10 @@ class Live:
         """End of the log."""
         return (self.folder / "log.txt").read_text(errors="replace")[-6_000:]
 
-    def get(self, path: str) -> tuple[int, str]:
-        """Status and text of the process's own HTTP side; status 0 if it does not answer."""
+    def get(self, path: str, *, process: int = 0) -> tuple[int, str]:
+        """Status and text of a process's own HTTP side; status 0 if it does not answer."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.ports[process]}{path}", timeout=5) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as problem:
             with problem:
@@ -167,12 +178,13 @@ class Live:
             return 0, ""
 
     def metrics(self) -> dict[str, float]:
-        """Every metric: the sum of its samples."""
+        """Every metric: the sum of its samples over all processes."""
         out: dict[str, float] = {}
-        for line in self.get("/metrics")[1].splitlines():
-            if line and not line.startswith("#"):
-                name, value = line.partition("{")[0].partition(" ")[0], line.rsplit(" ", 1)[1]
-                out[name] = out.get(name, 0.0) + float(value)
+        for process in range(len(self.ports)):
+            for line in self.get("/metrics", process=process)[1].splitlines():
+                if line and not line.startswith("#"):
+                    name, value = line.partition("{")[0].partition(" ")[0], line.rsplit(" ", 1)[1]
+                    out[name] = out.get(name, 0.0) + float(value)
         return out
 
     def metric(self, name: str) -> float:
