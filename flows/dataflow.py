@@ -30,7 +30,6 @@ from flows.steps import (
     JUDGE,
     Closed,
     DetectStep,
-    GpuDetectStep,
     GpuWindowStep,
     InOrder,
     JudgeStep,
@@ -85,7 +84,9 @@ def build(
             f"windows_{parts.shape}", partials, lambda saved: WindowStep(parts.merge(members, saved))
         )
         reports = op.stateful_batch(
-            f"detect_{parts.shape}", windows, lambda saved: DetectStep(parts.detect_requests(saved))
+            f"detect_{parts.shape}",
+            windows,
+            lambda saved: DetectStep(parts.detect_requests, lambda c: c.requests, saved),
         )
         write("to_requests", op.filter("with_requests", priced, _has_requests), outputs.requests)
         closed.append(windows)
@@ -101,7 +102,9 @@ def build(
             f"gpu_windows_{parts.shape}", gpu_partials, lambda saved: _gpu_window_step(parts, gpu_members, saved)
         )
         gpu_reports = op.stateful_batch(
-            f"detect_gpus_{parts.shape}", gpu_windows, lambda saved: GpuDetectStep(parts.detect_gpus(saved))
+            f"detect_gpus_{parts.shape}",
+            gpu_windows,
+            lambda saved: DetectStep(parts.detect_gpus, lambda c: c.gpus, saved),
         )
         write("to_gpus", op.filter("with_gpus", priced_gpus, _has_gpus), outputs.gpus)
         closed.append(gpu_windows)

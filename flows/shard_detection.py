@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from flows.banks import MAX_EMPTY, Plan, restore_banks, saved_banks
@@ -12,6 +13,9 @@ from flows.state import pack, unpack_or_cold
 from schemas.findings import Progress, Report
 
 NS = 1_000_000_000
+
+PIECE = 100_000
+"""Judged series after which a report is handed on; some hundred bytes each."""
 
 
 class Window(Protocol):
@@ -74,13 +78,12 @@ class ShardDetection(abc.ABC, Generic[W]):
             restore_banks(self.detectors, banks)
             self._restore(own)
 
-    def progress(self, shard: str, windows: Sequence[W], watermark_ns: int) -> Progress:
-        """`on_windows`, with what the judge and the metrics want to know beside the reports."""
-        reports = self.on_windows(shard, windows, watermark_ns)
-        return Progress(shard, watermark_ns, reports, self.slots.evicted, self.slots.unwatched)
-
-    def on_windows(self, shard: str, windows: Sequence[W], watermark_ns: int) -> list[Report]:
+    def progress(self, shard: str, windows: Sequence[W], watermark_ns: int) -> Iterator[Progress]:
         """Judge the first versions of closed windows, and the empty ones between them up to the watermark.
+
+        Reports of many series are large, and event time may jump over hundreds of rows: so they come in pieces of at
+        most `PIECE` judged series, each with the event time up to which everything is judged. Whoever stops in between
+        may go on later by calling again with the same arguments.
 
         Parameters
         ----------
@@ -92,32 +95,46 @@ class ShardDetection(abc.ABC, Generic[W]):
             Event time up to which everything is closed.
         """
         self.shard = shard
-        out: list[Report] = []
+        reports: list[Report] = []
+        judged = 0
+        for row in self._rows(windows, watermark_ns):
+            if judged >= PIECE and self._next_ns is not None:
+                yield Progress(shard, self._next_ns, reports, self.slots.evicted, self.slots.unwatched)
+                reports, judged = [], 0
+            reports += row()
+            judged += len(self.slots)
+        yield Progress(shard, watermark_ns, reports, self.slots.evicted, self.slots.unwatched)
+
+    def on_windows(self, shard: str, windows: Sequence[W], watermark_ns: int) -> list[Report]:
+        """All reports of `progress` at once."""
+        return [report for piece in self.progress(shard, windows, watermark_ns) for report in piece.reports]
+
+    def _rows(self, windows: Sequence[W], watermark_ns: int) -> Iterator[Callable[[], list[Report]]]:
+        """What is still to be judged, row by row; nothing is judged before the row is called."""
         for w in windows:
-            if w.version == 1:
-                out += self._pass_empty(w.start_ns)
-                out += self._judge_next(w.start_ns, w)
+            if w.version == 1 and (self._next_ns is None or w.start_ns >= self._next_ns):
+                yield from self._empty_rows(w.start_ns)
                 self._empty_run = 0
+                yield partial(self._judge_next, w.start_ns, w)
         if watermark_ns < 2**61:  # at the end of the input there is no "up to"
-            out += self._pass_empty(watermark_ns - watermark_ns % self.window_ns)
-        return out
+            yield from self._empty_rows(watermark_ns - watermark_ns % self.window_ns)
 
     def snapshot(self) -> bytes:
         """State for `saved`."""
         state = (self.slots.snapshot(), saved_banks(self.detectors), self._next_ns, self._empty_run, self._own_state())
         return pack(self.COMPONENT, self.FORMAT, state)
 
-    def _pass_empty(self, until_ns: int) -> list[Report]:
-        out: list[Report] = []
-        if self._next_ns is None:
-            return out
-        while self._next_ns < until_ns and self._empty_run < MAX_EMPTY:
-            self._empty_run += 1
-            out += self._judge_next(self._next_ns, None)
-        if self._next_ns < until_ns:
+    def _empty_rows(self, until_ns: int) -> Iterator[Callable[[], list[Report]]]:
+        while self._next_ns is not None and self._next_ns < until_ns and self._empty_run < MAX_EMPTY:
+            yield self._judge_empty
+        if self._next_ns is not None and self._next_ns < until_ns:
             self._next_ns = until_ns
             self._forget_pending()
-        return out
+
+    def _judge_empty(self) -> list[Report]:
+        assert self._next_ns is not None, "there is a row to judge"
+        self._empty_run += 1
+        return self._judge_next(self._next_ns, None)
 
     def _judge_next(self, start_ns: int, window: W | None) -> list[Report]:
         self._next_ns = start_ns + self.window_ns

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, Generic
 
 from bytewax.operators import StatefulBatchLogic
 
-from flows.detect import RequestDetection
-from flows.detect_gpus import GpuDetection
 from flows.incidents.judge import Judge
 from flows.pipeline import PipelineWatch
+from flows.shard_detection import ShardDetection, W
 from flows.sources.item import Item
 from flows.state import pack, unpack_or_cold
 from flows.windows.fold import RequestFold
@@ -27,6 +28,8 @@ from schemas.request_window import RequestWindows
 
 JUDGE = "judge"
 GPUS = "gpus"
+
+_AT_ONCE = datetime.fromtimestamp(0, UTC)
 
 
 @dataclass(slots=True)
@@ -90,19 +93,75 @@ class WindowStep(StatefulBatchLogic[Partials, Closed, bytes]):
         return self.merge.snapshot()
 
 
-class DetectStep(StatefulBatchLogic[Closed, Progress, bytes]):
-    """Runs the detectors of one shard over its closed windows."""
+class DetectStep(StatefulBatchLogic[Closed, Progress, bytes], Generic[W]):
+    """Runs a shard's detectors over its closed windows, a piece at a time.
 
-    def __init__(self, detection: RequestDetection) -> None:
-        self.detection = detection
+    Between the pieces the engine moves what is there, so that a jump of event time over hundreds of rows of many series
+    does not have to fit into memory.
+
+    Parameters
+    ----------
+    make
+        Builds the detection from its saved state.
+    windows
+        The windows of its stream.
+    saved
+        What `snapshot` returned.
+    """
+
+    FORMAT = 1
+
+    def __init__(
+        self,
+        make: Callable[[bytes | None], ShardDetection[W]],
+        windows: Callable[[Closed], list[W]],
+        saved: bytes | None,
+    ) -> None:
+        state = unpack_or_cold("detect_step", self.FORMAT, saved)
+        detection, todo = state if state is not None else (None, [])
+        self.detection = make(detection)
+        self.windows = windows
+        self.todo: deque[Closed] = deque(todo)
+        self._pieces: Iterator[Progress] | None = None
 
     def on_batch(self, values: list[Closed]) -> tuple[Iterable[Progress], bool]:
-        """One `Progress` per batch of closed windows."""
-        return [self.detection.progress(c.shard, c.requests, c.watermark_ns) for c in values], False
+        """Closed windows; what goes beyond a piece follows in `on_notify`."""
+        self.todo.extend(values)
+        return self._work(), False
+
+    def on_notify(self) -> tuple[Iterable[Progress], bool]:
+        """The next piece."""
+        return self._work(), False
+
+    def on_eof(self) -> tuple[Iterable[Progress], bool]:
+        """There will be no next time."""
+        out = []
+        while self.todo:
+            out += self._work()
+        return out, False
+
+    def notify_at(self) -> datetime | None:
+        """At once, if there is more to do."""
+        return _AT_ONCE if self.todo else None
 
     def snapshot(self) -> bytes:
-        """Envelope with all banks."""
-        return self.detection.snapshot()
+        """Envelope with all banks, and what is still to be judged."""
+        return pack("detect_step", self.FORMAT, (self.detection.snapshot(), list(self.todo)))
+
+    def _work(self) -> list[Progress]:
+        """All that is there, but end after the first full piece."""
+        out: list[Progress] = []
+        while self.todo:
+            closed = self.todo[0]
+            if self._pieces is None:
+                self._pieces = self.detection.progress(closed.shard, self.windows(closed), closed.watermark_ns)
+            piece = next(self._pieces)
+            out.append(piece)
+            if piece.watermark_ns < closed.watermark_ns:
+                break
+            self.todo.popleft()
+            self._pieces = None
+        return out
 
 
 @dataclass(slots=True)
@@ -150,21 +209,6 @@ class GpuWindowStep(StatefulBatchLogic[GpuPart, Closed, bytes]):
         """Watermarks and the merge's envelope from a snapshot; nothing known if it cannot be read."""
         state = unpack_or_cold("gpu_window_step", cls.FORMAT, saved)
         return state if state is not None else (None, None)
-
-
-class GpuDetectStep(StatefulBatchLogic[Closed, Progress, bytes]):
-    """Runs the GPU detectors over closed windows."""
-
-    def __init__(self, detection: GpuDetection) -> None:
-        self.detection = detection
-
-    def on_batch(self, values: list[Closed]) -> tuple[Iterable[Progress], bool]:
-        """One `Progress` per batch of closed windows."""
-        return [self.detection.progress(c.shard, c.gpus, c.watermark_ns) for c in values], False
-
-    def snapshot(self) -> bytes:
-        """Envelope with all banks."""
-        return self.detection.snapshot()
 
 
 class JudgeStep(StatefulBatchLogic[Progress, Incident, bytes]):

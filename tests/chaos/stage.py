@@ -12,7 +12,7 @@ from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
 from tests.chaos.report import PHASES, Row, percentile
-from tests.chaos.traffic import PARTITIONS, Topics, Traffic
+from tests.chaos.traffic import Topics, Traffic
 from tests.e2e.live import Live, wait_for
 from tests.e2e.oncall import OWN, OnCall
 
@@ -142,17 +142,16 @@ class Stage:
     def row(self, fault: str, note: str = "") -> Row:
         """What came of it; after `finish`."""
         in_all = self.traffic.requests + self.traffic.samples - self.traffic.refused
-        (requests, ids), (samples, positions), (late,), (counted,) = (
+        (requests, ids), (samples, positions), (in_time,), (counted,) = (
             self.live.query(sql)[0]
             for sql in (
                 "SELECT count(), uniqExact(event_id) FROM requests FINAL",
                 "SELECT count(), uniqExact(topic, partition, offset, position) FROM gpu_samples FINAL",
-                "SELECT countIf(lateness = 'too_late') FROM requests FINAL",
-                "SELECT sum(requests) FROM request_windows_final WHERE grouping = ''",
+                "SELECT countIf(lateness != 'too_late') FROM requests FINAL WHERE event_id LIKE 'c%'",
+                "SELECT sum(requests) FROM request_windows_final"
+                f" WHERE grouping = '' AND toUnixTimestamp(window_start) <= {self.topics.end_s}",
             )
         )
-        # The last closing events close every window but their own.
-        closed = ids - late - PARTITIONS
         told = Counter((i["incident_id"], i["state"]) for _, _, i in self.on_call.incidents if i["kind"] != OWN)
         whole = self._whole_alerts(told)
         delays = self._delays()
@@ -162,7 +161,7 @@ class Stage:
             rows_out=requests + samples,
             lost=in_all - ids - positions,
             doubled=requests + samples - ids - positions,
-            uncounted=closed - counted,
+            uncounted=in_time - counted,
             alerts_in=len(self.traffic.faults),
             alerts_lost=len(self.traffic.faults) - whole,
             alerts_doubled=sum(told.values()) - len(told),

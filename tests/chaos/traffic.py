@@ -27,6 +27,11 @@ CLOSING_S = (100, 200, 300, 400)
 
 _AT_AND_ID = re.compile(rb'"at":[^,]*,"event_id":"[^"]*",')
 
+_UNHEARD_OF = (
+    b'{"at":%d,"event_id":"c%d","team":"team-%d","api_key_id":"key-%d","prompt_version":"v%d","provider":"openai",'
+    b'"model":"gpt-5","status":200,"input_tokens":1200,"output_tokens":90,"latency_ms":900}'
+)
+
 
 @dataclass
 class Fault:
@@ -88,6 +93,8 @@ class Traffic(threading.Thread):
         self.topics, self.rate_per_s = topics, rate_per_s
         self.breaking = True
         """Whether GPUs break."""
+        self.exploding = False
+        """Whether every request names a team, a key and a prompt version that nobody has seen before."""
         self.requests = 0
         self.samples = 0
         self.refused = 0
@@ -148,7 +155,10 @@ class Traffic(threading.Thread):
         produce, topic, at_ms = self._producer.produce, self.topics.requests_topic, int(now * 1_000)
         known = len(self._rests)
         for i in range(self.requests, self.requests + n):
-            body = b'{"at":%d,"event_id":"c%d",%b' % (at_ms, i, self._rests[i % known])
+            if self.exploding:
+                body = _UNHEARD_OF % (at_ms, i, i, i, i)
+            else:
+                body = b'{"at":%d,"event_id":"c%d",%b' % (at_ms, i, self._rests[i % known])
             produce(topic, body, partition=i % PARTITIONS, timestamp=at_ms)
         self.requests += n
 

@@ -9,6 +9,7 @@ from flows.assembly import Parts
 from flows.detect import RequestDetection
 from flows.pricing import PriceBook
 from flows.settings import Budget, Detection, Settings, Slo, Windows
+from flows.steps import Closed, DetectStep
 from flows.windows.fold import RequestFold
 from flows.windows.merge import RequestMerge
 from schemas.findings import Report
@@ -62,6 +63,38 @@ def test_batches_and_restarts_change_no_report(closed: list[RequestWindows]) -> 
         got += text(step.on_windows("0", [w], watermark_of(w)))
         step = made.detect_requests(step.snapshot())
     assert got == whole
+
+
+def test_a_long_gap_is_judged_in_pieces_and_a_restart_between_them_changes_nothing(
+    closed: list[RequestWindows], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gap = Closed("0", closed[20].end_ns + 300 * WINDOW_NS, closed[:21], [])
+    whole = DetectStep(parts().detect_requests, lambda c: c.requests, None).on_batch([gap])[0]
+    monkeypatch.setattr("flows.shard_detection.PIECE", 1_000)
+    step: DetectStep[RequestWindows] = DetectStep(parts().detect_requests, lambda c: c.requests, None)
+    pieces = [*step.on_batch([gap])[0]]
+    assert len(pieces) == 1, "the engine gets a turn after a piece"
+    while step.notify_at() is not None:
+        step = DetectStep(parts().detect_requests, lambda c: c.requests, step.snapshot())
+        more = [*step.on_notify()[0]]
+        assert sum(len(r.series) for p in more for r in p.reports) <= 2_000
+        pieces += more
+    assert len(pieces) > 10
+    assert [p.watermark_ns for p in pieces] == sorted(p.watermark_ns for p in pieces)
+    assert text([r for p in pieces for r in p.reports]) == text([r for p in whole for r in p.reports])
+    assert all(r.end_ns <= p.watermark_ns for p in pieces for r in p.reports)
+
+
+def test_the_end_of_the_input_leaves_nothing_to_be_judged(
+    closed: list[RequestWindows], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.shard_detection.PIECE", 100)
+    step: DetectStep[RequestWindows] = DetectStep(parts().detect_requests, lambda c: c.requests, None)
+    first = [*step.on_batch([Closed("0", closed[-1].end_ns, closed, [])])[0]]
+    last = [*step.on_eof()[0]]
+    assert step.notify_at() is None
+    assert sum(len(p.reports) for p in [*first, *last]) == 70
+    assert last[-1].watermark_ns == closed[-1].end_ns
 
 
 def test_window_detectors_report_every_window_and_interval_detectors_every_minute(closed: list[RequestWindows]) -> None:
