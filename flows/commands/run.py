@@ -17,6 +17,7 @@ from flows.outputs import Outputs
 from flows.recovery_store import saved_keys
 from flows.runtime import Runtime, execute, kafka_options
 from flows.settings_file import load
+from flows.sources.alignment import Alignment
 from flows.sources.kafka import KafkaSource
 from flows.sources.kafka_topics import Brokers, Topic, TopicWatch
 from flows.stop import on_signal
@@ -124,6 +125,7 @@ def _sources(
         finally:
             brokers.close()
 
+    align = Alignment()
     return [
         KafkaSource(
             topic,
@@ -136,6 +138,7 @@ def _sources(
             identify=partial(identify, topic.name),
             block_messages=k.block_messages,
             idle_timeout_s=runtime.settings.windows.idle_timeout_s,
+            align=align,
             stopping=stopping,
         )
         for topic, format_name, step in zip(

@@ -17,6 +17,7 @@ from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, TIMESTAMP_NOT_AVAILABLE
 
 from flows.partition import GpuPartition, RequestPartition
+from flows.sources.alignment import Alignment
 from flows.sources.files import MakePartition
 from flows.sources.item import Item
 from flows.sources.kafka_reader import POLL_S, Key, PartitionReader
@@ -26,6 +27,9 @@ from schemas.errors import StateUnreadable, TidegaugeError
 from schemas.formats.base import Format
 
 _HEARTBEAT_S = 1.0
+
+UNANSWERED_S = 5.0
+"""How long others wait for a partition that has messages and whose broker does not deliver them."""
 
 
 class KafkaSource(FixedPartitionedSource[Item[Any], Any]):
@@ -54,6 +58,8 @@ class KafkaSource(FixedPartitionedSource[Item[Any], Any]):
         Messages per block at most.
     idle_timeout_s
         A partition that is silent for so long, and caught up, is idle; its watermark then follows the clock.
+    align
+        Keeps the partitions together that share it; by default those of this topic.
     stop_at_end
         End a partition once it is caught up (the demo and tests); None runs for ever, otherwise a function that says
         whether producers have finished.
@@ -77,6 +83,7 @@ class KafkaSource(FixedPartitionedSource[Item[Any], Any]):
         identify: Callable[[], str] = lambda: "",
         block_messages: int,
         idle_timeout_s: float,
+        align: Alignment | None = None,
         stop_at_end: Callable[[], bool] | None = None,
         stopping: Callable[[], bool] = lambda: False,
         monotonic: Callable[[], float] = time.monotonic,
@@ -93,6 +100,7 @@ class KafkaSource(FixedPartitionedSource[Item[Any], Any]):
         self.identify = identify
         self.block_messages = block_messages
         self.idle_timeout_s = idle_timeout_s
+        self.align = align or Alignment()
         self.stop_at_end = stop_at_end
         self.stopping = stopping
         self.monotonic = monotonic
@@ -225,16 +233,24 @@ class _KafkaPart(StatefulSourcePartition[Item[Any], Any]):
         source = self.source
         if self.ended or source.stopping():
             raise StopIteration
+        if self.reader.has(self.key):
+            if not source.align.may_read(self.watermark_ns):
+                self.reader.rest(self.key)
+                self._rest()
+                return []
+            self.reader.wake(self.key)
         if not self.queue:
             self.reader.poll(source.block_messages)
         if self._untold:
             lost, self._untold = self._untold, 0
             return [Item(self.name, None, self.watermark_ns, lost=lost, read_at_ns=source.wall_ns())]
         if not self.queue:
-            self.awake = datetime.now(UTC) + timedelta(seconds=POLL_S)
+            self._rest()
+            if source.monotonic() - self.last_message > UNANSWERED_S:
+                source.align.has_nothing(self.name)  # whoever does not answer is not waited for
             return self._quiet()
         self.awake = None
-        messages = self.reader.take(self.key, source.block_messages)
+        messages = self.reader.take(self.key, source.block_messages, source.align.ahead_ns // 1_000_000)
         self.last_message = source.monotonic()
         block = Block(
             source.topic,
@@ -246,8 +262,12 @@ class _KafkaPart(StatefulSourcePartition[Item[Any], Any]):
         batch = self.decoder.feed(block)
         self.offset = messages[-1].offset() + 1
         self.watermark_ns = batch.watermark_ns
+        source.align.has_read(self.name, self.watermark_ns)
         lag = self.reader.lag(*self.key, self.offset)
         return [Item(self.name, batch, batch.watermark_ns, lag=lag, read_at_ns=source.wall_ns())]
+
+    def _rest(self) -> None:
+        self.awake = datetime.now(UTC) + timedelta(seconds=POLL_S)
 
     def _quiet(self) -> list[Item[Any]]:
         """Nothing to read: tell the flow when the partition is idle, so that it does not hold windows open."""
@@ -255,6 +275,7 @@ class _KafkaPart(StatefulSourcePartition[Item[Any], Any]):
         end = self.reader.caught_up.get(self.key)
         if end is None:
             return []
+        source.align.has_nothing(self.name)
         self.offset = max(self.offset, end)  # the end lies behind markers of transactions, too
         if source.stop_at_end is not None and source.stop_at_end():
             self.ended = True
@@ -277,6 +298,7 @@ class _KafkaPart(StatefulSourcePartition[Item[Any], Any]):
 
     def close(self) -> None:
         self.source.parts.pop(self.name, None)
+        self.source.align.has_nothing(self.name)
         if self.reader.remove(*self.key):
             self.source.forget(self.reader)
 

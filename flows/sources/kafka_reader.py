@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -66,6 +67,9 @@ class PartitionReader:
         """Partitions that have answered at all."""
         self._gone: dict[Key, int] = {}
         """Partitions whose position is gone, with that position, until it is known where to go on."""
+        self._resting: set[Key] = set()
+        self._put_back: dict[Key, int] = {}
+        """Resting partitions whose messages had to make room, with the offset to fetch them from again."""
         self._ask_at = 0.0
         self._next_poll = 0.0
         self._bytes = 0
@@ -84,26 +88,65 @@ class PartitionReader:
             self._bytes -= sum(map(len, queue))
             self.caught_up.pop(key, None)
             self._gone.pop(key, None)
-            self.consumer.incremental_unassign([TopicPartition(topic, partition)])
+            self._resting.discard(key)
+            if self._put_back.pop(key, None) is None:
+                self.consumer.incremental_unassign([TopicPartition(topic, partition)])
             if not self.queues:
                 self.consumer.close()
         return not self.queues
 
-    def take(self, key: Key, most: int) -> list[Any]:
-        """Up to `most` of a partition's messages that wait in its queue."""
+    def take(self, key: Key, most: int, span_ms: int) -> list[Any]:
+        """Up to `most` of a partition's messages that wait in its queue, spanning no more time than `span_ms`.
+
+        Where messages carry no time stamps, or the same, only their number counts.
+        """
         queue = self.queues[key]
         messages = [queue.popleft() for _ in range(min(len(queue), most))]
+        until_ms = messages[0].timestamp()[1] + span_ms
+        if messages[-1].timestamp()[1] > until_ms:
+            cut = max(bisect_right(messages, until_ms, key=lambda m: int(m.timestamp()[1])), 1)
+            queue.extendleft(reversed(messages[cut:]))
+            del messages[cut:]
         self._bytes -= sum(map(len, messages))
         return messages
+
+    def has(self, key: Key) -> bool:
+        """Whether a partition has messages that were fetched and not taken."""
+        return bool(self.queues[key]) or key in self._put_back
+
+    def rest(self, key: Key) -> None:
+        """Note that a partition's messages are not taken for now; they make room if others need it."""
+        self._resting.add(key)
+
+    def wake(self, key: Key) -> None:
+        """Note that a partition's messages are taken again."""
+        self._resting.discard(key)
+        offset = self._put_back.pop(key, None)
+        if offset is not None:
+            self.consumer.incremental_assign([TopicPartition(*key, offset)])
+
+    def _make_room(self) -> bool:
+        """Put the longest queue of a resting partition back; returns whether there was one."""
+        key = max((k for k in self._resting if self.queues[k]), key=lambda k: len(self.queues[k]), default=None)
+        if key is None:
+            return False
+        queue = self.queues[key]
+        self._put_back[key] = queue[0].offset()
+        self._bytes -= sum(map(len, queue))
+        queue.clear()
+        self.consumer.incremental_unassign([TopicPartition(*key)])
+        return True
 
     def poll(self, count: int) -> None:
         """Fetch up to `count` messages of any partition that are there, without waiting."""
         now = time.monotonic()
         if self._gone and now >= self._ask_at:
             self._find_way()
-        waiting = sum(map(len, self.queues.values()))
-        if now < self._next_poll or waiting >= QUEUED_BLOCKS * count or self._bytes >= QUEUED_BYTES:
+        if now < self._next_poll:
             return
+        while (waiting := sum(map(len, self.queues.values()))) >= QUEUED_BLOCKS * count or self._bytes >= QUEUED_BYTES:
+            if not self._make_room():
+                return
         # Messages of the average size so far, so that one call does not bring far more bytes than may wait.
         average = self._bytes // waiting if waiting else 0
         fitting = (QUEUED_BYTES - self._bytes) // average + 1 if average else count
