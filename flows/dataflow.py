@@ -24,6 +24,7 @@ from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from flows.assembly import Parts
 from flows.outputs import Outputs
 from flows.pipeline import PIPELINE
+from flows.recovery_store import FLOW
 from flows.sources.item import Item
 from flows.steps import (
     GPUS,
@@ -63,7 +64,7 @@ def build(
     process
         Name of this process in a cluster: results leave the process that made them.
     """
-    flow = Dataflow("tidegauge")
+    flow = Dataflow(FLOW)
     closed: list[Stream[tuple[str, Closed]]] = []
     progress: list[Stream[tuple[str, Progress]]] = []
     dead: list[Stream[DeadLetter]] = []

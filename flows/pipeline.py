@@ -30,6 +30,9 @@ ROW_NS = 10 * NS
 GIVEN_UP_NS = 600 * NS
 """How long a delivery that was given up counts as trouble."""
 
+LOST_NS = 600 * NS
+"""How long messages that were lost count as trouble."""
+
 PIPELINE = "pipeline"
 SERIES = Series(PIPELINE, (), ())
 
@@ -57,7 +60,7 @@ class PipelineWatch:
         What `snapshot` returned.
     """
 
-    FORMAT = 2
+    FORMAT = 3
 
     def __init__(
         self,
@@ -74,8 +77,10 @@ class PipelineWatch:
         self._given_up: tuple[float, int | None] | None
         """Deliveries given up so far, and when the last was added."""
         state = unpack_or_cold("pipeline_watch", self.FORMAT, saved)
-        judged, self._row_ns, self._event_ns, self._lag, self._saved, self._given_up = (
-            state if state is not None else (None, None, {}, {}, [], None)
+        self._lost: dict[str, tuple[int, int]]
+        """By partition: messages lost in the trouble of now, and when the last was."""
+        judged, self._row_ns, self._event_ns, self._lag, self._saved, self._given_up, self._lost = (
+            state if state is not None else (None, None, {}, {}, [], None, {})
         )
         self._fresh: list[Incident] = []
         """Revisions that no saved state holds yet."""
@@ -92,8 +97,13 @@ class PipelineWatch:
         """State for `saved`; what it holds may leave from now on."""
         self._saved += self._fresh
         self._fresh = []
-        state = (self.judge.snapshot(), self._row_ns, self._event_ns, self._lag, self._saved, self._given_up)
-        return pack("pipeline_watch", self.FORMAT, state)
+        return pack(
+            "pipeline_watch",
+            self.FORMAT,
+            (
+                self.judge.snapshot(), self._row_ns, self._event_ns, self._lag, self._saved, self._given_up, self._lost
+            ),
+        )  # fmt: skip
 
     def _observe(self, item: Item[Any]) -> None:
         if item.read_at_ns is None:
@@ -104,6 +114,9 @@ class PipelineWatch:
             self._event_ns[item.partition] = item.watermark_ns
         if item.lag is not None:
             self._lag[item.partition] = item.lag
+        if item.lost:
+            before, _ = self._lost.get(item.partition, (0, 0))
+            self._lost[item.partition] = before + item.lost, item.read_at_ns
         row_ns = item.read_at_ns // ROW_NS * ROW_NS
         if self._row_ns is None:
             self._row_ns = row_ns
@@ -121,6 +134,10 @@ class PipelineWatch:
         self._given_up = (total, since_ns)
         return 1.0 if since_ns is not None and row_ns - since_ns < GIVEN_UP_NS else 0.0
 
+    def _said_of_loss(self) -> str:
+        lost = ", ".join(f"{n:,} of {partition}" for partition, (n, _) in sorted(self._lost.items())[:5])
+        return f"Messages lost: {lost}." if lost else ""
+
     def _judge(self, row_ns: int, now_ns: int) -> list[Incident]:
         slowest = min((at for at in self._event_ns.values() if at > 0), default=now_ns)
         pressure = self.pressure()
@@ -128,6 +145,8 @@ class PipelineWatch:
         x["given_up"] = np.array([self._newly_given_up(float(pressure.get("given_up", 0.0)), row_ns)])
         x["delay_s"] = np.array([max(now_ns - slowest, 0) / NS])
         x["lag_messages"] = np.array([float(sum(self._lag.values()))])
+        self._lost = {p: (n, at) for p, (n, at) in self._lost.items() if row_ns - at < LOST_NS}
+        x["lost_messages"] = np.array([float(sum(n for n, _ in self._lost.values()))])
         x["window_s"] = np.array([ROW_NS / NS])
         j = self.detector.score_many(x)
         findings = Findings(
@@ -142,7 +161,7 @@ class PipelineWatch:
             impact_usd_per_hour=j.impact_usd_per_hour,
             effect=j.effect,
             volume=j.volume,
-            detail=j.detail,
+            detail=[" ".join(filter(None, (*(j.detail or ()), self._said_of_loss())))],
         )
         report = Report(
             shard=PIPELINE,

@@ -10,6 +10,8 @@ import structlog
 from bytewax.recovery import RecoveryConfig, init_db_dir
 
 PART = "part-0.sqlite3"
+FLOW = "tidegauge"
+"""Name of the dataflow; it begins the names under which steps save."""
 
 
 def open_store(directory: Path, *, owner: bool) -> RecoveryConfig:
@@ -39,6 +41,19 @@ def open_store(directory: Path, *, owner: bool) -> RecoveryConfig:
         if not part.exists():
             init_db_dir(directory, 1)  # type: ignore[no-untyped-call]  # Bytewax's compiled part
     return RecoveryConfig(str(directory))  # type: ignore[no-untyped-call]
+
+
+def saved_keys(directory: Path, step: str) -> set[str]:
+    """Keys that a step has saved state for: partitions of a source."""
+    try:
+        db = sqlite3.connect(f"file:{directory / PART}?mode=ro", uri=True, timeout=10.0)
+        try:
+            rows = db.execute("SELECT DISTINCT state_key FROM snaps WHERE step_id = ?", (f"{FLOW}.{step}",))
+            return {key for (key,) in rows}
+        finally:
+            db.close()
+    except sqlite3.Error:  # there is none yet, or none that can be read
+        return set()
 
 
 def _trouble(part: Path) -> str:

@@ -32,7 +32,13 @@ class Kafka(Section, frozen=True):
     requests_format: str = "request"
     gpus_format: str = "gpu"
     start: Literal["earliest", "latest"] = "earliest"
-    """Where a partition is read from when there is no saved position."""
+    """Where a topic is read from when none of its partitions has a saved position; a partition that is added later is
+    always read from its beginning."""
+    out_of_range: Literal["earliest", "latest", "stop"] = "earliest"
+    """Where to go on when the saved position is not in the topic any more: retention has passed it, or the topic was
+    made anew."""
+    topic_check_s: Positive = 5.0
+    """How often to look for new partitions, topics made anew, and a broker that does not answer."""
     max_message_bytes: Whole = 1_048_576
     block_messages: Whole = 10_000
     options: dict[str, str | int | bool] = {}

@@ -12,6 +12,7 @@ import msgspec
 import yaml
 
 from detectors import DETECTORS
+from flows import kafka_options
 from flows.settings import Settings
 from schemas.cause import CAUSES
 from schemas.columns import DIMENSIONS
@@ -19,8 +20,9 @@ from schemas.errors import BadSettings
 from schemas.formats import FORMATS
 from schemas.incident import KINDS
 
-SECRET_KEYS = frozenset({"password", "secret", "url", "sasl.password"})
-"""Keys whose values print as `***` (a destination's URL is a secret: a Slack webhook needs no other)."""
+SECRET_KEYS = frozenset({"password", "secret", "url"})
+"""Keys whose values print as `***`, as do the secrets of `kafka.options`. A destination's URL is a secret: a Slack
+webhook needs no other."""
 
 _MUST_COME_FROM_OUTSIDE = frozenset({"password", "secret"})
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -114,12 +116,12 @@ class _Reader:
         return self._scalar(node, path)
 
     def _leaf(self, key: str, node: yaml.Node, path: str) -> Any:
-        if key in _MUST_COME_FROM_OUTSIDE and isinstance(node, yaml.ScalarNode) and node.value:
+        option = path == f"$.kafka.options.{key}" and kafka_options.is_secret(key)
+        if (option or key in _MUST_COME_FROM_OUTSIDE) and isinstance(node, yaml.ScalarNode) and node.value:
             outside = _VARIABLE.fullmatch(str(node.value))
             if outside is None and node.tag != "tag:yaml.org,2002:null":
-                raise self.error(
-                    f"a secret must not stand in the file; write ${{VARIABLE}} or use `{key}_file` - at `{path}`"
-                )
+                file = "" if option and key != "sasl.password" else f" or use `{key.replace('.', '_')}_file`"
+                raise self.error(f"a secret must not stand in the file; write ${{VARIABLE}}{file} - at `{path}`")
         return self.value(node, path)
 
     def _scalar(self, node: yaml.Node, path: str) -> Any:
@@ -158,6 +160,7 @@ def problems(s: Settings) -> list[tuple[str, str]]:
         value = getattr(s.kafka, f"{name}_format")
         fitting = sorted(f for f, cls in FORMATS.items() if cls.stream == stream)
         need(value in fitting, f"$.kafka.{name}_format", f"unknown format `{value}`; choose from {', '.join(fitting)}")
+    out.extend(kafka_options.problems(s.kafka))
     need(
         s.detection.interval_s % s.windows.length_s == 0,
         "$.detection.interval_s",
@@ -205,7 +208,9 @@ def _masked(value: Any, key: str = "") -> Any:
         return {k: _masked(v, k) for k, v in value.items()}
     if isinstance(value, list):
         return [_masked(v, key) for v in value]
-    hidden = key in SECRET_KEYS and isinstance(value, str) and not value.startswith("chdb://")
+    hidden = (key in SECRET_KEYS and isinstance(value, str) and not value.startswith("chdb://")) or (
+        "." in key and kafka_options.is_secret(key)
+    )
     return "***" if hidden else value
 
 

@@ -27,7 +27,8 @@ from flows.logs import set_up
 from flows.runtime import Runtime, execute, incident_lines, kafka_options
 from flows.settings import ClickHouse, Destination, Incidents, Kafka, Metrics, Settings, Windows
 from flows.simulate import encode_truth, planned_incidents, simulate
-from flows.sources.kafka import KafkaSource, list_partitions
+from flows.sources.kafka import KafkaSource
+from flows.sources.kafka_topics import Topic, list_partitions
 from schemas.errors import BadSettings
 from schemas.formats import get_format
 from schemas.incident import Incident
@@ -87,8 +88,7 @@ def demo(
         outputs.incidents += [board.on_incidents, incident_lines(incidents_file.write)]
         sources = [
             KafkaSource(
-                topic,
-                list_partitions(kafka_options(settings), topic),
+                Topic(topic, tuple(list_partitions(kafka_options(settings), topic))),
                 format=get_format(name),
                 options=kafka_options(settings),
                 make=runtime.parts.partition,

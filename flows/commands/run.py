@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Annotated, Any
 
 import structlog
 from cyclopts import Parameter
 
 from flows.dead_letter_topic import DeadLetterTopic
+from flows.kafka_metrics import KafkaMetrics
 from flows.lock import hold
+from flows.outputs import Outputs
+from flows.recovery_store import saved_keys
 from flows.runtime import Runtime, execute, kafka_options
 from flows.settings_file import load
-from flows.sources.kafka import KafkaSource, list_partitions
+from flows.sources.alignment import Alignment
+from flows.sources.kafka import KafkaSource
+from flows.sources.kafka_topics import Brokers, Topic, TopicWatch
 from flows.stop import on_signal
-from schemas.errors import TidegaugeError
+from schemas.errors import BadSettings, TidegaugeError
 from schemas.formats import get_format
-
-QUIET = {"log_level": 2}
-"""At the start librdkafka's own report of every refused connection would bury our one line."""
 
 DRAIN_S = 2.0
 """How long a stop waits for the database, and for the destinations; what they have not taken is on disk."""
@@ -55,22 +60,9 @@ def run(
         Runtime(settings, notify=True, topic=True, process=process or 0, drain_s=DRAIN_S) as runtime,
     ):
         options = kafka_options(settings)
-        k = settings.kafka
-        sources = [
-            KafkaSource(
-                topic,
-                list_partitions({**options, **QUIET}, topic),
-                format=get_format(name),
-                options=options,
-                make=runtime.parts.partition,
-                start=k.start,
-                block_messages=k.block_messages,
-                idle_timeout_s=settings.windows.idle_timeout_s,
-                stopping=stop.is_set,
-            )
-            for topic, name in ((k.requests_topic, k.requests_format), (k.gpus_topic, k.gpus_format))
-        ]
-        dead_letters = DeadLetterTopic(k.dead_letters_topic, options)
+        brokers = Brokers(options)
+        topics = [brokers.topic(name) for name in (settings.kafka.requests_topic, settings.kafka.gpus_topic)]
+        dead_letters = DeadLetterTopic(settings.kafka.dead_letters_topic, options)
         outputs = runtime.outputs()
         outputs.dead.append(dead_letters.put)
         save_rows = outputs.checkpoint
@@ -80,34 +72,102 @@ def run(
             dead_letters.checkpoint()
 
         outputs.checkpoint = checkpoint
-        runtime.waits_for += [lambda: "stopping" if stop.is_set() else "", *(s.missing for s in sources)]
-        health = runtime.serve()
-        log.info(
-            "watching",
-            requests=k.requests_topic,
-            gpus=k.gpus_topic,
-            metrics=f"http://{settings.metrics.host}:{health.port}/metrics" if health else None,
-        )
         try:
-            execute(
-                runtime,
-                sources[0],
-                sources[1],
-                outputs,
-                workers=workers,
-                recover=True,
-                process=process,
-                addresses=address,
+            metrics = KafkaMetrics(dead_letters, lambda name, n: runtime.metrics.lag.labels(name).set(n))
+            runtime.registry.register(metrics)
+            runtime.waits_for += [lambda: "stopping" if stop.is_set() else "", lambda: _missing(metrics)]
+            health = runtime.serve()
+            log.info(
+                "watching",
+                requests=settings.kafka.requests_topic,
+                gpus=settings.kafka.gpus_topic,
+                metrics=f"http://{settings.metrics.host}:{health.port}/metrics" if health else None,
             )
-        except BaseException as problem:
-            if not address or type(problem).__name__ != "PanicException":  # the engine's word for a lost connection
-                raise
+            while True:
+                with TopicWatch(
+                    brokers, topics, every_s=settings.kafka.topic_check_s, on_ends=metrics.on_ends
+                ) as watch:
+                    # A cluster would have to stop all at once: it goes on, and says what it does not read.
+                    over = stop.is_set if address else (lambda: stop.is_set() or watch.changed.is_set())
+                    metrics.sources = _sources(runtime, topics, options, over)
+                    metrics.watch = watch
+                    _execute(runtime, metrics.sources, outputs, stop, workers, process, address)
+                if stop.is_set() or not watch.changed.is_set():
+                    break
+                topics = [watch.found[topic.name] for topic in topics]
+                log.warning("going on with the topics as they are now", **{t.name: len(t.partitions) for t in topics})
+        finally:
+            dead_letters.close()
+        log.info("stopped")
+    return 0
+
+
+def _missing(metrics: KafkaMetrics) -> str:
+    """What keeps Kafka from being read to its end; empty for nothing."""
+    asked = [source.missing for source in metrics.sources]
+    if metrics.watch is not None:
+        asked.insert(0, metrics.watch.missing)
+    return next((what for missing in asked if (what := missing())), "" if asked else "no topic has been read yet")
+
+
+def _sources(
+    runtime: Runtime, topics: Sequence[Topic], options: Mapping[str, Any], stopping: Callable[[], bool]
+) -> list[KafkaSource]:
+    k, recovery = runtime.settings.kafka, runtime.state_dir / "recovery"
+
+    def identify(name: str) -> str:
+        """Asked by a worker whose position is gone: the watch may not know yet."""
+        brokers = Brokers(options)
+        try:
+            return brokers.topic(name, timeout_s=2.0).identity
+        except BadSettings:
+            return ""
+        finally:
+            brokers.close()
+
+    align = Alignment()
+    return [
+        KafkaSource(
+            topic,
+            format=get_format(format_name),
+            options=options,
+            make=runtime.parts.partition,
+            start=k.start,
+            out_of_range=k.out_of_range,
+            known=saved_keys(recovery, step),
+            identify=partial(identify, topic.name),
+            block_messages=k.block_messages,
+            idle_timeout_s=runtime.settings.windows.idle_timeout_s,
+            align=align,
+            stopping=stopping,
+        )
+        for topic, format_name, step in zip(
+            topics, (k.requests_format, k.gpus_format), ("requests", "gpus"), strict=True
+        )
+    ]
+
+
+def _execute(
+    runtime: Runtime,
+    sources: Sequence[KafkaSource],
+    outputs: Outputs,
+    stop: threading.Event,
+    workers: int,
+    process: int | None,
+    address: tuple[str, ...],
+) -> None:
+    requests, gpus = sources
+    try:
+        execute(runtime, requests, gpus, outputs, workers=workers, recover=True, process=process, addresses=address)
+    except BaseException as problem:
+        if address and type(problem).__name__ == "PanicException":  # the engine's word for a lost connection
             if not stop.is_set():
                 raise TidegaugeError(
                     "run: another process of the cluster has ended, so this one ends, too. Start all of them again: "
                     "they go on where the cluster was."
                 ) from problem
-        finally:
-            dead_letters.close()
-        log.info("stopped")
-    return 0
+            return
+        inner: BaseException | None = problem  # the engine wraps what our own parts raise
+        while inner is not None and not isinstance(inner, TidegaugeError):
+            inner = inner.__cause__
+        raise (inner or problem) from problem

@@ -26,6 +26,8 @@ class Item(Generic[Batch]):
         The partition is silent and caught up.
     lag
         Messages that still wait in the partition, where known.
+    lost
+        Messages that were gone before this item could be read: retention was faster.
     read_at_ns
         The clock when the block was read; None in a replay, which has no clock.
     """
@@ -35,4 +37,5 @@ class Item(Generic[Batch]):
     watermark_ns: int
     idle: bool = False
     lag: int | None = None
+    lost: int = 0
     read_at_ns: int | None = None

@@ -8,61 +8,28 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import structlog
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
-from confluent_kafka import (
-    OFFSET_BEGINNING,
-    OFFSET_END,
-    TIMESTAMP_NOT_AVAILABLE,
-    Consumer,
-    KafkaError,
-    KafkaException,
-)
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, TIMESTAMP_NOT_AVAILABLE
 
 from flows.partition import GpuPartition, RequestPartition
+from flows.sources.alignment import Alignment
 from flows.sources.files import MakePartition
 from flows.sources.item import Item
-from flows.sources.kafka_reader import POLL_S, PartitionReader
+from flows.sources.kafka_reader import POLL_S, Key, PartitionReader
+from flows.sources.kafka_topics import Topic
 from schemas.block import NO_TIMESTAMP, Block
-from schemas.errors import BadSettings, StateUnreadable
+from schemas.errors import StateUnreadable, TidegaugeError
 from schemas.formats.base import Format
 
 _HEARTBEAT_S = 1.0
 
-
-def list_partitions(options: Mapping[str, Any], topic: str, *, timeout_s: float = 15.0) -> list[int]:
-    """Numbers of a topic's partitions.
-
-    Raises
-    ------
-    BadSettings
-        The broker cannot be reached, or has no such topic.
-    """
-    consumer = Consumer({**options, "group.id": "tidegauge-metadata"})
-    try:
-        deadline = time.monotonic() + timeout_s
-        while True:
-            found = consumer.list_topics(topic, timeout=timeout_s).topics[topic]
-            if found.partitions and found.error is None:
-                return sorted(found.partitions)
-            made_just_now = found.error is None or found.error.code() == KafkaError.LEADER_NOT_AVAILABLE
-            if not made_just_now or time.monotonic() > deadline:
-                why = found.error.str() if found.error is not None else "it has no partitions"
-                raise BadSettings(
-                    f"kafka: topic {topic} cannot be read ({why}). Create it, or change the topic's setting."
-                )
-            time.sleep(0.1)
-    except KafkaException as problem:
-        raise BadSettings(
-            f"kafka: no broker answers at {options.get('bootstrap.servers')} ({problem.args[0].str()}). "
-            "Check kafka.bootstrap_servers."
-        ) from problem
-    finally:
-        consumer.close()
+UNANSWERED_S = 5.0
+"""How long others wait for a partition that has messages and whose broker does not deliver them."""
 
 
 class KafkaSource(FixedPartitionedSource[Item[Any], Any]):
@@ -71,9 +38,7 @@ class KafkaSource(FixedPartitionedSource[Item[Any], Any]):
     Parameters
     ----------
     topic
-        Name of the topic.
-    partitions
-        Its partition numbers.
+        What to read.
     format
         How messages are read.
     options
@@ -81,11 +46,20 @@ class KafkaSource(FixedPartitionedSource[Item[Any], Any]):
     make
         Builds each partition's decoder.
     start
-        `earliest` or `latest`: where a partition without a saved position begins.
+        `earliest` or `latest`: where a topic without any saved position begins.
+    out_of_range
+        `earliest`, `latest` or `stop`: where to go on when a position is not in the log any more.
+    known
+        Partitions with a saved position. Those of the same topic without one were added since, and are read from their
+        beginning.
+    identify
+        Asks for the topic's identity of now; empty if nobody knows.
     block_messages
         Messages per block at most.
     idle_timeout_s
         A partition that is silent for so long, and caught up, is idle; its watermark then follows the clock.
+    align
+        Keeps the partitions together that share it; by default those of this topic.
     stop_at_end
         End a partition once it is caught up (the demo and tests); None runs for ever, otherwise a function that says
         whether producers have finished.
@@ -98,32 +72,41 @@ class KafkaSource(FixedPartitionedSource[Item[Any], Any]):
 
     def __init__(
         self,
-        topic: str,
-        partitions: list[int],
+        topic: Topic,
         *,
         format: Format,
         options: Mapping[str, Any],
         make: MakePartition,
         start: str,
+        out_of_range: str = "earliest",
+        known: Set[str] = frozenset(),
+        identify: Callable[[], str] = lambda: "",
         block_messages: int,
         idle_timeout_s: float,
+        align: Alignment | None = None,
         stop_at_end: Callable[[], bool] | None = None,
         stopping: Callable[[], bool] = lambda: False,
         monotonic: Callable[[], float] = time.monotonic,
         wall_ns: Callable[[], int | None] = time.time_ns,
     ) -> None:
-        self.topic = topic
-        self.partitions = {f"{topic}/{p}": p for p in partitions}
+        self.topic, self.identity = topic.name, topic.identity
+        self.partitions = {f"{topic.name}/{p}": p for p in topic.partitions}
         self.format = format
         self.options = options
         self.make = make
         self.start = OFFSET_BEGINNING if start == "earliest" else OFFSET_END
+        self.out_of_range = out_of_range
+        self.known = known & self.partitions.keys()
+        self.identify = identify
         self.block_messages = block_messages
         self.idle_timeout_s = idle_timeout_s
+        self.align = align or Alignment()
         self.stop_at_end = stop_at_end
         self.stopping = stopping
         self.monotonic = monotonic
         self.wall_ns = wall_ns
+        self.parts: dict[str, _KafkaPart] = {}
+        """Those of this process."""
         self._readers: dict[int, PartitionReader] = {}
         self._lock = threading.Lock()
 
@@ -136,8 +119,13 @@ class KafkaSource(FixedPartitionedSource[Item[Any], Any]):
         with self._lock:
             thread = threading.get_ident()
             if thread not in self._readers:
-                self._readers[thread] = PartitionReader({"group.id": "tidegauge", **self.options})
-            return _KafkaPart(self, self._readers[thread], for_part, resume_state)
+                self._readers[thread] = PartitionReader(self.options, self._on_gone)
+            part = _KafkaPart(self, self._readers[thread], for_part, resume_state)
+            self.parts[for_part] = part
+            return part
+
+    def _on_gone(self, key: Key, position: int, low: int, high: int) -> int:
+        return self.parts[f"{key[0]}/{key[1]}"].go_on(position, low, high)
 
     def forget(self, reader: PartitionReader) -> None:
         """Let go of a reader whose last partition was closed."""
@@ -155,13 +143,30 @@ class KafkaSource(FixedPartitionedSource[Item[Any], Any]):
 
 
 class _KafkaPart(StatefulSourcePartition[Item[Any], Any]):
+    """One partition: its position and its decoder, which are saved together."""
+
     def __init__(self, source: KafkaSource, reader: PartitionReader, name: str, resume: Any | None) -> None:
         self.source, self.reader, self.name = source, reader, name
         self.number = source.partitions[name]
-        offset, state = resume if resume is not None else (source.start, None)
+        self.key = (source.topic, self.number)
+        self.lost = 0
+        """Messages that were gone before they could be read, since the first start."""
+        self._untold = 0
+        self.identity = source.identity
+        state = None
+        if resume is None:
+            offset = OFFSET_BEGINNING if source.known else source.start
+            if source.known:
+                structlog.get_logger().warning("kafka: new partition, read from its beginning", partition=name)
+        else:
+            offset, state, *more = resume
+            if more:  # an earlier version saved neither
+                saved_identity, self.lost = more
+                if saved_identity and source.identity and saved_identity != source.identity:
+                    offset = self._made_anew(offset)
         self.decoder = self._decoder(state)
         self.offset = offset if offset >= 0 else self._first(offset)
-        self.queue = reader.add(source.topic, self.number, self.offset)
+        self.queue = reader.add(*self.key, self.offset)
         self.last_message = source.monotonic()
         self.last_beat = -_HEARTBEAT_S
         self.watermark_ns = self.decoder.watermark_ns
@@ -178,20 +183,74 @@ class _KafkaPart(StatefulSourcePartition[Item[Any], Any]):
 
     def _first(self, start: int) -> int:
         """The offset that `earliest` or `latest` means now: a restart before the first message must not move it."""
-        bounds = self.reader.bounds(self.source.topic, self.number)
+        bounds = self.reader.bounds(*self.key)
         return start if bounds is None else bounds[0 if start == OFFSET_BEGINNING else 1]
+
+    def _made_anew(self, offset: int) -> int:
+        """Where to begin in a topic that was deleted and made again: the saved position means nothing there."""
+        self._stop_if_told("the topic was made anew", offset)
+        structlog.get_logger().error(
+            "kafka topic was made anew: what was unread in the old one is gone",
+            partition=self.name,
+            position=offset,
+            goes_on_at=self.source.out_of_range,
+        )
+        return int(OFFSET_END if self.source.out_of_range == "latest" else OFFSET_BEGINNING)
+
+    def _stop_if_told(self, why: str, position: int) -> None:
+        if self.source.out_of_range == "stop":
+            raise TidegaugeError(
+                f"kafka: position {position} of {self.name} cannot be read any more ({why}). Set kafka.out_of_range to "
+                "earliest or latest for one start, or delete the state directory's recovery/ to begin anew."
+            )
+
+    def go_on(self, position: int, low: int, high: int) -> int:
+        """Where to go on when the broker does not have a position any more; says so, and counts what was missed."""
+        if low <= position <= high:  # it does, after all
+            return position
+        latest = self.source.out_of_range == "latest"
+        lost = 0
+        identity = self.identity
+        if position < low:
+            why, at = "retention has deleted what was not read yet", high if latest else low
+            lost = at - position
+        elif (identity := self.source.identify()) and identity == self.identity:
+            why, at = "the log was cut off before what was read already", high
+        else:
+            why, at = "the topic was made anew", high if latest else low
+            lost = at - low
+        self._stop_if_told(f"{why}; the broker has {low} to {high}", position)
+        self.identity = identity or self.identity
+        self.lost += lost
+        self._untold += lost
+        self.offset = at
+        structlog.get_logger().error(
+            "kafka position out of range", partition=self.name, why=why, position=position, goes_on_at=at, lost=lost
+        )
+        return at
 
     def next_batch(self) -> list[Item[Any]]:
         source = self.source
         if self.ended or source.stopping():
             raise StopIteration
+        if self.reader.has(self.key):
+            if not source.align.may_read(self.watermark_ns):
+                self.reader.rest(self.key)
+                self._rest()
+                return []
+            self.reader.wake(self.key)
         if not self.queue:
             self.reader.poll(source.block_messages)
+        if self._untold:
+            lost, self._untold = self._untold, 0
+            return [Item(self.name, None, self.watermark_ns, lost=lost, read_at_ns=source.wall_ns())]
         if not self.queue:
-            self.awake = datetime.now(UTC) + timedelta(seconds=POLL_S)
+            self._rest()
+            if source.monotonic() - self.last_message > UNANSWERED_S:
+                source.align.has_nothing(self.name)  # whoever does not answer is not waited for
             return self._quiet()
         self.awake = None
-        messages = [self.queue.popleft() for _ in range(min(len(self.queue), source.block_messages))]
+        messages = self.reader.take(self.key, source.block_messages, source.align.ahead_ns // 1_000_000)
         self.last_message = source.monotonic()
         block = Block(
             source.topic,
@@ -203,14 +262,21 @@ class _KafkaPart(StatefulSourcePartition[Item[Any], Any]):
         batch = self.decoder.feed(block)
         self.offset = messages[-1].offset() + 1
         self.watermark_ns = batch.watermark_ns
-        lag = self.reader.lag(source.topic, self.number, self.offset)
+        source.align.has_read(self.name, self.watermark_ns)
+        lag = self.reader.lag(*self.key, self.offset)
         return [Item(self.name, batch, batch.watermark_ns, lag=lag, read_at_ns=source.wall_ns())]
+
+    def _rest(self) -> None:
+        self.awake = datetime.now(UTC) + timedelta(seconds=POLL_S)
 
     def _quiet(self) -> list[Item[Any]]:
         """Nothing to read: tell the flow when the partition is idle, so that it does not hold windows open."""
         source = self.source
-        if (source.topic, self.number) not in self.reader.caught_up:
+        end = self.reader.caught_up.get(self.key)
+        if end is None:
             return []
+        source.align.has_nothing(self.name)
+        self.offset = max(self.offset, end)  # the end lies behind markers of transactions, too
         if source.stop_at_end is not None and source.stop_at_end():
             self.ended = True
             return [Item(self.name, None, 2**62)]
@@ -228,10 +294,12 @@ class _KafkaPart(StatefulSourcePartition[Item[Any], Any]):
         return self.awake
 
     def snapshot(self) -> Any:
-        return self.offset, self.decoder.snapshot()
+        return self.offset, self.decoder.snapshot(), self.identity, self.lost
 
     def close(self) -> None:
-        if self.reader.remove(self.source.topic, self.number):
+        self.source.parts.pop(self.name, None)
+        self.source.align.has_nothing(self.name)
+        if self.reader.remove(*self.key):
             self.source.forget(self.reader)
 
 

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect_right
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
+from flows.sources.kafka_log import client_logger, say
+from flows.sources.kafka_topics import GROUP
+
 FETCH: dict[str, Any] = {
+    "group.id": GROUP,
     "enable.auto.commit": False,
     "enable.auto.offset.store": False,
     "enable.partition.eof": True,
     "auto.offset.reset": "error",
+    "isolation.level": "read_committed",
     "fetch.queue.backoff.ms": 5,
     "queued.min.messages": 20_000,
     "fetch.wait.max.ms": 50,
@@ -27,7 +32,16 @@ POLL_S = 0.02
 QUEUED_BLOCKS = 4
 """Blocks of messages that may wait in the queues of all partitions: what one partition holds back is read later."""
 
+QUEUED_BYTES = 64 * 1024 * 1024
+"""Bytes that may wait there; large messages reach this first."""
+
+ASK_AGAIN_S = 1.0
+"""How long a partition whose position is gone waits when the broker does not say where to go on."""
+
 Key = tuple[str, int]
+
+OnGone = Callable[[Key, int, int, int], int]
+"""Called with a partition, the position that is gone, and the log's beginning and end; says where to go on."""
 
 
 class PartitionReader:
@@ -39,15 +53,26 @@ class PartitionReader:
     ----------
     options
         librdkafka options; they win over `FETCH`.
+    on_gone
+        Decides where to go on when a position is not in the log any more.
     """
 
-    def __init__(self, options: Mapping[str, Any]) -> None:
-        self.consumer = Consumer({**FETCH, **options})
+    def __init__(self, options: Mapping[str, Any], on_gone: OnGone) -> None:
+        self.consumer = Consumer({**FETCH, **options}, logger=client_logger())
+        self.on_gone = on_gone
         self.queues: dict[Key, deque[Any]] = {}
-        self.caught_up: set[Key] = set()
+        self.caught_up: dict[Key, int] = {}
+        """Partitions read to their end, and the offset that comes next there."""
         self.heard: set[Key] = set()
         """Partitions that have answered at all."""
+        self._gone: dict[Key, int] = {}
+        """Partitions whose position is gone, with that position, until it is known where to go on."""
+        self._resting: set[Key] = set()
+        self._put_back: dict[Key, int] = {}
+        """Resting partitions whose messages had to make room, with the offset to fetch them from again."""
+        self._ask_at = 0.0
         self._next_poll = 0.0
+        self._bytes = 0
 
     def add(self, topic: str, partition: int, offset: int) -> deque[Any]:
         """Begin to read a partition at an offset; returns its queue."""
@@ -58,20 +83,76 @@ class PartitionReader:
 
     def remove(self, topic: str, partition: int) -> bool:
         """Stop reading a partition. Returns whether it was the last one; the consumer is then closed."""
-        if self.queues.pop((topic, partition), None) is not None:
-            self.caught_up.discard((topic, partition))
-            self.consumer.incremental_unassign([TopicPartition(topic, partition)])
+        key = (topic, partition)
+        if (queue := self.queues.pop(key, None)) is not None:
+            self._bytes -= sum(map(len, queue))
+            self.caught_up.pop(key, None)
+            self._gone.pop(key, None)
+            self._resting.discard(key)
+            if self._put_back.pop(key, None) is None:
+                self.consumer.incremental_unassign([TopicPartition(topic, partition)])
             if not self.queues:
                 self.consumer.close()
         return not self.queues
 
+    def take(self, key: Key, most: int, span_ms: int) -> list[Any]:
+        """Up to `most` of a partition's messages that wait in its queue, spanning no more time than `span_ms`.
+
+        Where messages carry no time stamps, or the same, only their number counts.
+        """
+        queue = self.queues[key]
+        messages = [queue.popleft() for _ in range(min(len(queue), most))]
+        until_ms = messages[0].timestamp()[1] + span_ms
+        if messages[-1].timestamp()[1] > until_ms:
+            cut = max(bisect_right(messages, until_ms, key=lambda m: int(m.timestamp()[1])), 1)
+            queue.extendleft(reversed(messages[cut:]))
+            del messages[cut:]
+        self._bytes -= sum(map(len, messages))
+        return messages
+
+    def has(self, key: Key) -> bool:
+        """Whether a partition has messages that were fetched and not taken."""
+        return bool(self.queues[key]) or key in self._put_back
+
+    def rest(self, key: Key) -> None:
+        """Note that a partition's messages are not taken for now; they make room if others need it."""
+        self._resting.add(key)
+
+    def wake(self, key: Key) -> None:
+        """Note that a partition's messages are taken again."""
+        self._resting.discard(key)
+        offset = self._put_back.pop(key, None)
+        if offset is not None:
+            self.consumer.incremental_assign([TopicPartition(*key, offset)])
+
+    def _make_room(self) -> bool:
+        """Put the longest queue of a resting partition back; returns whether there was one."""
+        key = max((k for k in self._resting if self.queues[k]), key=lambda k: len(self.queues[k]), default=None)
+        if key is None:
+            return False
+        queue = self.queues[key]
+        self._put_back[key] = queue[0].offset()
+        self._bytes -= sum(map(len, queue))
+        queue.clear()
+        self.consumer.incremental_unassign([TopicPartition(*key)])
+        return True
+
     def poll(self, count: int) -> None:
         """Fetch up to `count` messages of any partition that are there, without waiting."""
-        if time.monotonic() < self._next_poll or sum(map(len, self.queues.values())) >= QUEUED_BLOCKS * count:
+        now = time.monotonic()
+        if self._gone and now >= self._ask_at:
+            self._find_way()
+        if now < self._next_poll:
             return
-        messages = self.consumer.consume(count, timeout=0.0)
+        while (waiting := sum(map(len, self.queues.values()))) >= QUEUED_BLOCKS * count or self._bytes >= QUEUED_BYTES:
+            if not self._make_room():
+                return
+        # Messages of the average size so far, so that one call does not bring far more bytes than may wait.
+        average = self._bytes // waiting if waiting else 0
+        fitting = (QUEUED_BYTES - self._bytes) // average + 1 if average else count
+        messages = self.consumer.consume(min(count, fitting), timeout=0.0)
         if not messages:
-            self._next_poll = time.monotonic() + POLL_S / 2
+            self._next_poll = now + POLL_S / 2
             return
         for message in messages:
             error = message.error()
@@ -79,39 +160,44 @@ class PartitionReader:
             queue = self.queues.get(key)
             if error is None and queue is not None:
                 queue.append(message)
-                self.caught_up.discard(key)
+                self._bytes += len(message)
+                self.caught_up.pop(key, None)
                 self.heard.add(key)
             elif error is not None:
-                self._on_error(error, key)
+                self._on_error(error, key, message.offset())
 
-    def _on_error(self, error: KafkaError, key: Key) -> None:
+    def _on_error(self, error: KafkaError, key: Key, offset: int | None) -> None:
         if error.code() == KafkaError._PARTITION_EOF:
             if key in self.queues:
-                self.caught_up.add(key)
+                self.caught_up[key] = offset if offset is not None else 0
                 self.heard.add(key)
-        elif error.code() == KafkaError._AUTO_OFFSET_RESET:
-            self._out_of_range(key)
+        elif error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError._LOG_TRUNCATION):
+            if key in self.queues and offset is not None:
+                self._gone[key] = offset
         elif error.fatal():
             raise KafkaException(error)
         else:
-            structlog.get_logger().warning("kafka", problem=error.str())
+            where = {"partition": f"{key[0]}/{key[1]}"} if key[0] else {}
+            say(error.str(), **where)
 
-    def _out_of_range(self, key: Key) -> None:
-        low, high = self.consumer.get_watermark_offsets(TopicPartition(*key), timeout=10.0)
-        structlog.get_logger().error(
-            "kafka position out of range: continuing at the oldest message that is left",
-            partition=f"{key[0]}/{key[1]}",
-            oldest=low,
-            newest=high,
-        )
-        self.consumer.seek(TopicPartition(*key, low))
+    def _find_way(self) -> None:
+        for key, position in list(self._gone.items()):
+            found = self.bounds(*key, timeout_s=1.0)
+            if found is None:
+                self._ask_at = time.monotonic() + ASK_AGAIN_S
+                return
+            if not self.queues[key]:  # what was read before is handed on first
+                go_on = self.on_gone(key, position, *found)
+                del self._gone[key]
+                self.consumer.incremental_unassign([TopicPartition(*key)])
+                self.consumer.incremental_assign([TopicPartition(*key, go_on)])
 
     def bounds(self, topic: str, partition: int, *, timeout_s: float = 10.0) -> tuple[int, int] | None:
         """Oldest offset and end of a partition as the broker says; None if it does not answer."""
         try:
             low, high = self.consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=timeout_s)
         except KafkaException as problem:
-            structlog.get_logger().warning("kafka", problem=problem.args[0].str(), partition=f"{topic}/{partition}")
+            say(problem.args[0].str(), partition=f"{topic}/{partition}")
             return None
         return low, high
 

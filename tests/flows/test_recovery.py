@@ -20,7 +20,8 @@ from flows.recovery_store import PART
 from flows.runtime import Runtime, execute
 from flows.settings import Incidents, Kafka, Metrics, Settings, Windows
 from flows.simulate import planned_incidents, simulate
-from flows.sources.kafka import KafkaSource, list_partitions
+from flows.sources.kafka import KafkaSource
+from flows.sources.kafka_topics import Topic, list_partitions
 from flows.steps import Closed, Priced, PricedGpus
 from flows.window_lines import lines
 from schemas.formats import get_format
@@ -165,8 +166,7 @@ def run(
         sources = []
         for topic, name in (("requests", "request"), ("gpus", "gpu")):
             source = Aborting(
-                topic,
-                list_partitions(options, topic),
+                Topic(topic, tuple(list_partitions(options, topic))),
                 format=get_format(name),
                 options=options,
                 make=runtime.parts.partition,

@@ -1,4 +1,4 @@
-"""A real Apache Kafka broker: its own jars from Maven Central, one node that is broker and controller (KRaft)."""
+"""Real Apache Kafka: its own jars from Maven Central; every node is broker and controller (KRaft)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 
 from confluent_kafka import KafkaException
@@ -57,13 +58,44 @@ class KafkaBroker:
         Listeners; the same ones are used after a restart.
     partitions
         Partitions of a topic that is made on first use.
+    node
+        Its number in the cluster.
+    voters
+        Controller ports by node; by default this node alone.
+    cluster_id
+        Identity of the cluster, when there are several nodes.
+    listener
+        Protocol and port of a second listener, such as `("SASL_SSL", 9093)`.
+    settings
+        Further server properties.
+    scram
+        User and password that may log in by SCRAM.
     """
 
-    def __init__(self, path: Path, port: int, controller_port: int, partitions: int = 4) -> None:
+    def __init__(
+        self,
+        path: Path,
+        port: int,
+        controller_port: int,
+        partitions: int = 4,
+        *,
+        node: int = 1,
+        voters: Mapping[int, int] | None = None,
+        cluster_id: str | None = None,
+        listener: tuple[str, int] | None = None,
+        settings: Mapping[str, str] | None = None,
+        scram: tuple[str, str] | None = None,
+    ) -> None:
         self.path = path
         self.port = port
+        self.node = node
         self._controller_port = controller_port
         self._partitions = partitions
+        self._voters = voters or {node: controller_port}
+        self._cluster_id = cluster_id or _cluster_id()
+        self._listener = listener
+        self._further = settings or {}
+        self._scram = scram
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -73,23 +105,34 @@ class KafkaBroker:
 
     def start(self) -> None:
         """Format the storage if it is new, start the broker and wait until it answers a client."""
+        self.launch()
+        self.wait_until_ready()
+
+    def launch(self) -> None:
+        """Format the storage if it is new, and start the broker."""
         libraries = jars()
         settings = self.path / "server.properties"
         if not settings.exists():
             self.path.mkdir(parents=True, exist_ok=True)
             settings.write_text(self._settings())
-            self._java(libraries, "kafka.tools.StorageTool", "format", "-t", _cluster_id(), "-c", str(settings)).wait(
-                60
-            )
+            users = [f"SCRAM-SHA-256=[name={self._scram[0]},password={self._scram[1]}]"] if self._scram else []
+            self._java(
+                libraries, "kafka.tools.StorageTool", "format", "-t", self._cluster_id, "-c", str(settings),
+                *(x for user in users for x in ("--add-scram", user)),
+            ).wait(60)  # fmt: skip
         self._process = self._java(libraries, "kafka.Kafka", str(settings))
+
+    def wait_until_ready(self) -> None:
+        """Wait until the broker answers a client."""
         client = AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 0})
         deadline = time.monotonic() + START_TIMEOUT_S
-        while time.monotonic() < deadline and self._process.poll() is None:
+        while time.monotonic() < deadline and self._process is not None and self._process.poll() is None:
             try:
-                if client.list_topics(timeout=1).brokers:
+                if self.node in client.list_topics(timeout=1).brokers:
                     return
             except KafkaException:
-                time.sleep(0.1)
+                pass
+            time.sleep(0.1)
         self.kill()
         raise RuntimeError(f"Kafka broker did not start: {(self.path / 'broker.log').read_text()[-1500:]}")
 
@@ -124,27 +167,73 @@ class KafkaBroker:
             process.wait(15)
 
     def _settings(self) -> str:
+        listeners = [f"PLAINTEXT://127.0.0.1:{self.port}"]
+        if self._listener is not None:
+            listeners.append(f"{self._listener[0]}://127.0.0.1:{self._listener[1]}")
+        nodes = len(self._voters)
+        replicas = min(nodes, 3)
+        voters = ",".join(f"{node}@127.0.0.1:{port}" for node, port in sorted(self._voters.items()))
         return "\n".join(
             [
                 "process.roles=broker,controller",
-                "node.id=1",
-                f"controller.quorum.voters=1@127.0.0.1:{self._controller_port}",
-                f"listeners=PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{self._controller_port}",
-                f"advertised.listeners=PLAINTEXT://127.0.0.1:{self.port}",
+                f"node.id={self.node}",
+                f"controller.quorum.voters={voters}",
+                f"listeners={','.join(listeners)},CONTROLLER://127.0.0.1:{self._controller_port}",
+                f"advertised.listeners={','.join(listeners)}",
                 "controller.listener.names=CONTROLLER",
-                "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
                 f"log.dirs={self.path / 'data'}",
                 f"num.partitions={self._partitions}",
+                f"default.replication.factor={replicas}",
                 "auto.create.topics.enable=true",
-                "offsets.topic.replication.factor=1",
+                f"offsets.topic.replication.factor={replicas}",
                 "offsets.topic.num.partitions=4",
-                "transaction.state.log.replication.factor=1",
+                f"transaction.state.log.replication.factor={replicas}",
                 "transaction.state.log.min.isr=1",
                 "group.initial.rebalance.delay.ms=0",
                 "log.segment.bytes=16777216",
+                *(f"{key}={value}" for key, value in self._further.items()),
                 "",
             ]
         )
+
+
+class KafkaCluster:
+    """Several brokers that replicate each other's partitions; any one of three may die.
+
+    Parameters
+    ----------
+    path
+        Directory of everything.
+    ports
+        Two free ports per broker.
+    """
+
+    def __init__(self, path: Path, ports: list[int]) -> None:
+        controllers = dict(enumerate(ports[::2], start=1))
+        identity = _cluster_id()
+        self.brokers = {
+            node: KafkaBroker(
+                path / str(node), port, controllers[node], node=node, voters=controllers, cluster_id=identity
+            )
+            for node, port in enumerate(ports[1::2], start=1)
+        }
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """Addresses for clients."""
+        return ",".join(broker.bootstrap_servers for broker in self.brokers.values())
+
+    def start(self) -> None:
+        """Start all brokers and wait until each answers."""
+        for broker in self.brokers.values():
+            broker.launch()
+        for broker in self.brokers.values():
+            broker.wait_until_ready()
+
+    def stop(self) -> None:
+        """End all brokers; nothing of theirs is needed any more."""
+        for broker in self.brokers.values():
+            broker.kill()
 
 
 def _cluster_id() -> str:
