@@ -60,7 +60,8 @@ class Runs:
         """An installation."""
         on_call = OnCall().__enter__()
         folder = Path(self.servers.folder) / name
-        it = Live(folder, self.company, self.servers.kafka, self.servers.clickhouse, on_call.url, **settings)
+        given = {"epoch_s": 1.0, "kafka": {"block_messages": 10_000}, **settings}
+        it = Live(folder, self.company, self.servers.kafka, self.servers.clickhouse, on_call.url, **given)
         self.made[name] = (it, on_call)
         return it
 
