@@ -8,7 +8,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench lock audit compose-secrets clean
+.PHONY: help demo test chaos check format bench lock audit compose-secrets clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 12
@@ -31,6 +31,9 @@ demo: $(VENV)/.run ## Watch a simulated company: embedded Kafka and ClickHouse, 
 
 test: $(VENV)/.dev ## Run all tests; those that need real servers start them where they can be had
 	@$(BIN)/python -m pytest -n 2 $(TEST_ARGS)
+
+chaos: $(VENV)/.dev ## Faults against real servers, the long form (hours); CHAOS_ARGS="--short crash" for less
+	@$(BIN)/python -m tests.chaos $(CHAOS_ARGS)
 
 check: $(VENV)/.dev ## Format, lint, types, import contracts
 	@$(BIN)/ruff format --check .
