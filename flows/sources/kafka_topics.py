@@ -80,7 +80,11 @@ class Brokers:
             self._refused = error
 
     def topic(self, name: str, *, timeout_s: float = ANSWER_S) -> Topic:
-        """Describe a topic; one that was made a moment ago is waited for.
+        """Describe a topic; raises what `partitions` does."""
+        return Topic(name, self.partitions(name, timeout_s=timeout_s), self._identity(name))
+
+    def partitions(self, name: str, *, timeout_s: float = ANSWER_S) -> tuple[int, ...]:
+        """Numbers of a topic's partitions; one that was made a moment ago is waited for.
 
         Raises
         ------
@@ -105,7 +109,7 @@ class Brokers:
                     ) from None
                 continue
             if found.partitions and found.error is None:
-                return Topic(name, tuple(sorted(found.partitions)), self._identity(name))
+                return tuple(sorted(found.partitions))
             made_just_now = found.error is None or found.error.code() == KafkaError.LEADER_NOT_AVAILABLE
             if not made_just_now or time.monotonic() > deadline:
                 why = found.error.str() if found.error is not None else "it has no partitions"
@@ -121,7 +125,7 @@ class Brokers:
     def _identity(self, name: str) -> str:
         try:
             described = self._admin.describe_topics(TopicCollection([name]), request_timeout=2.0)[name].result(3.0)
-        except (KafkaException, FutureTimeoutError):  # an embedded broker
+        except (KafkaException, FutureTimeoutError):  # librdkafka's own broker has none
             return ""
         return str(described.topic_id)
 
@@ -147,7 +151,7 @@ def list_partitions(options: Mapping[str, Any], topic: str, *, timeout_s: float 
     """
     brokers = Brokers(options)
     try:
-        return list(brokers.topic(topic, timeout_s=timeout_s).partitions)
+        return list(brokers.partitions(topic, timeout_s=timeout_s))
     finally:
         brokers.close()
 
