@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -13,7 +13,7 @@ from flows.sources.kafka import KafkaSource
 from flows.sources.kafka_topics import Topic, TopicWatch
 
 
-@dataclass
+@dataclass(eq=False)
 class KafkaMetrics(Collector):
     """Metrics of what is read now.
 
@@ -30,7 +30,7 @@ class KafkaMetrics(Collector):
     dead_letters: DeadLetterTopic
     set_lag: Callable[[str, int], None]
     sources: Sequence[KafkaSource] = ()
-    watch: TopicWatch | None = field(default=None)
+    watch: TopicWatch | None = None
 
     def on_ends(self, topic: Topic, ends: Mapping[int, int]) -> None:
         """Partitions reach so far: what was not read of them waits, even while the flow stands still."""

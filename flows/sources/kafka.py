@@ -50,6 +50,8 @@ class KafkaSource(FixedPartitionedSource[Item[Any], Any]):
         beginning.
     identify
         Asks for the topic's identity of now; empty if nobody knows.
+    held
+        While it says so nothing is handed on: the topic is not the one that positions belong to.
     block_messages
         Messages per block at most.
     idle_timeout_s
@@ -75,6 +77,7 @@ class KafkaSource(FixedPartitionedSource[Item[Any], Any]):
         out_of_range: str = "earliest",
         known: Set[str] = frozenset(),
         identify: Callable[[], str] = lambda: "",
+        held: Callable[[], bool] = lambda: False,
         block_messages: int,
         idle_timeout_s: float,
         stop_at_end: Callable[[], bool] | None = None,
@@ -91,6 +94,7 @@ class KafkaSource(FixedPartitionedSource[Item[Any], Any]):
         self.out_of_range = out_of_range
         self.known = known & self.partitions.keys()
         self.identify = identify
+        self.held = held
         self.block_messages = block_messages
         self.idle_timeout_s = idle_timeout_s
         self.stop_at_end = stop_at_end
@@ -225,6 +229,9 @@ class _KafkaPart(StatefulSourcePartition[Item[Any], Any]):
         source = self.source
         if self.ended or source.stopping():
             raise StopIteration
+        if source.held():
+            self.awake = datetime.now(UTC) + timedelta(seconds=POLL_S)
+            return []
         if not self.queue:
             self.reader.poll(source.block_messages)
         if self._untold:
