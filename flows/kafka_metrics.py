@@ -39,6 +39,10 @@ class KafkaMetrics(Collector):
                 if source.topic == topic.name and part.number in ends and part.offset >= 0:
                     self.set_lag(name, max(ends[part.number] - part.offset, 0))
 
+    def unread(self) -> float:
+        """Partitions that exist and are not read."""
+        return float(sum(self.watch.unread().values())) if self.watch is not None else 0.0
+
     def collect(self) -> list[Metric]:
         """Current values."""
         lost = CounterMetricFamily(

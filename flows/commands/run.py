@@ -74,6 +74,7 @@ def run(
         try:
             metrics = KafkaMetrics(dead_letters, lambda name, n: runtime.metrics.lag.labels(name).set(n))
             runtime.registry.register(metrics)
+            outputs.pressure = lambda: {**runtime.pressure(), "unread_partitions": metrics.unread()}
             runtime.waits_for += [lambda: "stopping" if stop.is_set() else "", lambda: _missing(metrics)]
             health = runtime.serve()
             log.info(
