@@ -56,6 +56,8 @@ class QuietStream:
             "spool_share": np.zeros(self.n),
             "outbox_age_s": np.full(self.n, 0.5),
             "given_up": np.zeros(self.n),
+            "lost_messages": np.zeros(self.n),
+            "unread_partitions": np.zeros(self.n),
         }
 
     def _requests(self) -> Row:

@@ -96,7 +96,8 @@ def declares_itself(cls: type[Detector]) -> None:
         quantiles = {f"{s}_p{round(100 * q)}" for s in request_window.SKETCHES for q in request_window.QUANTILES}
         known = set(request_window.SUMS) | quantiles
     elif detector.stream == "pipeline":
-        known = {"delay_s", "lag_messages", "spool_share", "outbox_age_s", "given_up"}
+        known = {"delay_s", "lag_messages", "spool_share", "outbox_age_s"}
+        known |= {"given_up", "lost_messages", "unread_partitions"}
     else:
         known = set(gpu_window.SUMS) | {f"{name}_max" for name in gpu_window.MAXIMA}
     assert set(detector.features) <= known, set(detector.features) - known

@@ -13,7 +13,7 @@ STEEPNESS = 0.25
 
 
 class PipelineHealth(Detector):
-    """Deterministic: the worst of five pressures against its limit.
+    """Deterministic: the worst of six pressures against its limit.
 
     A pressure of 1 (at its limit) scores `OPEN_SCORE`; every doubling adds `STEEPNESS`, every halving takes it away.
 
@@ -30,7 +30,15 @@ class PipelineHealth(Detector):
     kind = "pipeline_health"
     stream = "pipeline"
     cadence = "window"
-    features = ("delay_s", "lag_messages", "spool_share", "outbox_age_s", "given_up", "lost_messages")
+    features = (
+        "delay_s",
+        "lag_messages",
+        "spool_share",
+        "outbox_age_s",
+        "given_up",
+        "lost_messages",
+        "unread_partitions",
+    )
     unit = "s behind"
     effect_unit = "times its limit"
 
@@ -51,16 +59,20 @@ class PipelineHealth(Detector):
         late = np.where(np.nan_to_num(column(x, "lag_messages")) > 0, delay, 0.0) / self.max_delay_s
         spool = np.nan_to_num(column(x, "spool_share")) / self.max_spool_share
         outbox = np.nan_to_num(column(x, "outbox_age_s")) / self.max_outbox_age_s
-        given_up = np.where(np.nan_to_num(column(x, "given_up")) > 0, 1.0, 0.0)
-        lost = np.where(np.nan_to_num(column(x, "lost_messages")) > 0, 1.0, 0.0)
+        # Of these, any at all is as bad as another pressure at its limit.
+        any_at_all = [
+            np.where(np.nan_to_num(column(x, name)) > 0, 1.0, 0.0)
+            for name in ("given_up", "lost_messages", "unread_partitions")
+        ]
         words = [
             "events wait in Kafka",
             "rows wait for ClickHouse",
             "incidents wait for a receiver",
             "a receiver was given up",
             "Kafka deleted messages before they were read",
+            "new partitions of a topic are not read",
         ]
-        return np.stack([late, spool, outbox, given_up, lost]), words
+        return np.stack([late, spool, outbox, *any_at_all]), words
 
     def score_many(self, x: Features) -> Judgement:
         """Judge one row of every slot. Changes nothing."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -30,7 +30,7 @@ class KafkaMetrics(Collector):
     dead_letters: DeadLetterTopic
     set_lag: Callable[[str, int], None]
     sources: Sequence[KafkaSource] = ()
-    watch: TopicWatch | None = field(default=None)
+    watch: TopicWatch | None = None
 
     def on_ends(self, topic: Topic, ends: Mapping[int, int]) -> None:
         """Partitions reach so far: what was not read of them waits, even while the flow stands still."""
@@ -38,6 +38,10 @@ class KafkaMetrics(Collector):
             for name, part in list(source.parts.items()):
                 if source.topic == topic.name and part.number in ends and part.offset >= 0:
                     self.set_lag(name, max(ends[part.number] - part.offset, 0))
+
+    def unread(self) -> float:
+        """Partitions that exist and are not read."""
+        return float(sum(self.watch.unread().values())) if self.watch is not None else 0.0
 
     def collect(self) -> list[Metric]:
         """Current values."""

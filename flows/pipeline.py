@@ -37,7 +37,7 @@ PIPELINE = "pipeline"
 SERIES = Series(PIPELINE, (), ())
 
 Pressure = Callable[[], Mapping[str, float]]
-"""What the outputs are under: `spool_share`, `outbox_age_s`, `given_up`."""
+"""What the outputs are under: `spool_share`, `outbox_age_s`, `given_up`; and `unread_partitions`."""
 
 
 def no_pressure() -> Mapping[str, float]:

@@ -75,6 +75,7 @@ def run(
         try:
             metrics = KafkaMetrics(dead_letters, lambda name, n: runtime.metrics.lag.labels(name).set(n))
             runtime.registry.register(metrics)
+            outputs.pressure = lambda: {**runtime.pressure(), "unread_partitions": metrics.unread()}
             runtime.waits_for += [lambda: "stopping" if stop.is_set() else "", lambda: _missing(metrics)]
             health = runtime.serve()
             log.info(
@@ -89,7 +90,7 @@ def run(
                 ) as watch:
                     # A cluster would have to stop all at once: it goes on, and says what it does not read.
                     over = stop.is_set if address else (lambda: stop.is_set() or watch.changed.is_set())
-                    metrics.sources = _sources(runtime, topics, options, over)
+                    metrics.sources = _sources(runtime, topics, options, over, watch)
                     metrics.watch = watch
                     _execute(runtime, metrics.sources, outputs, stop, workers, process, address)
                 if stop.is_set() or not watch.changed.is_set():
@@ -111,7 +112,11 @@ def _missing(metrics: KafkaMetrics) -> str:
 
 
 def _sources(
-    runtime: Runtime, topics: Sequence[Topic], options: Mapping[str, Any], stopping: Callable[[], bool]
+    runtime: Runtime,
+    topics: Sequence[Topic],
+    options: Mapping[str, Any],
+    stopping: Callable[[], bool],
+    watch: TopicWatch,
 ) -> list[KafkaSource]:
     k, recovery = runtime.settings.kafka, runtime.state_dir / "recovery"
 
@@ -136,6 +141,7 @@ def _sources(
             out_of_range=k.out_of_range,
             known=saved_keys(recovery, step),
             identify=partial(identify, topic.name),
+            held=partial(_is_gone, watch, topic.name),
             block_messages=k.block_messages,
             idle_timeout_s=runtime.settings.windows.idle_timeout_s,
             align=align,
@@ -145,6 +151,10 @@ def _sources(
             topics, (k.requests_format, k.gpus_format), ("requests", "gpus"), strict=True
         )
     ]
+
+
+def _is_gone(watch: TopicWatch, name: str) -> bool:
+    return name in watch.gone
 
 
 def _execute(

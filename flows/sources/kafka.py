@@ -54,6 +54,8 @@ class KafkaSource(FixedPartitionedSource[Item[Any], Any]):
         beginning.
     identify
         Asks for the topic's identity of now; empty if nobody knows.
+    held
+        While it says so nothing is handed on: the topic is not the one that positions belong to.
     block_messages
         Messages per block at most.
     idle_timeout_s
@@ -81,6 +83,7 @@ class KafkaSource(FixedPartitionedSource[Item[Any], Any]):
         out_of_range: str = "earliest",
         known: Set[str] = frozenset(),
         identify: Callable[[], str] = lambda: "",
+        held: Callable[[], bool] = lambda: False,
         block_messages: int,
         idle_timeout_s: float,
         align: Alignment | None = None,
@@ -98,6 +101,7 @@ class KafkaSource(FixedPartitionedSource[Item[Any], Any]):
         self.out_of_range = out_of_range
         self.known = known & self.partitions.keys()
         self.identify = identify
+        self.held = held
         self.block_messages = block_messages
         self.idle_timeout_s = idle_timeout_s
         self.align = align or Alignment()
@@ -233,6 +237,9 @@ class _KafkaPart(StatefulSourcePartition[Item[Any], Any]):
         source = self.source
         if self.ended or source.stopping():
             raise StopIteration
+        if source.held():
+            self._rest()
+            return []
         if self.reader.has(self.key):
             if not source.align.may_read(self.watermark_ns):
                 self.reader.rest(self.key)

@@ -23,6 +23,7 @@ FETCH: dict[str, Any] = {
     "fetch.queue.backoff.ms": 5,
     "queued.min.messages": 20_000,
     "fetch.wait.max.ms": 50,
+    "reconnect.backoff.max.ms": 2_000,
 }
 """Consumer settings; librdkafka's default back-off of 1 s halves the speed of any catch-up (docs/performance.md)."""
 

@@ -31,6 +31,10 @@ _FOR_GOOD = {
 """Refusals that do not mend themselves, and what to look at."""
 
 
+class TopicMissing(BadSettings):
+    """The brokers know no such topic, or do not show it to us."""
+
+
 @dataclass(frozen=True)
 class Topic:
     """A topic as the brokers describe it.
@@ -80,7 +84,11 @@ class Brokers:
             self._refused = error
 
     def topic(self, name: str, *, timeout_s: float = ANSWER_S) -> Topic:
-        """Describe a topic; one that was made a moment ago is waited for.
+        """Describe a topic; raises what `partitions` does."""
+        return Topic(name, self.partitions(name, timeout_s=timeout_s), self._identity(name))
+
+    def partitions(self, name: str, *, timeout_s: float = ANSWER_S) -> tuple[int, ...]:
+        """Numbers of a topic's partitions; one that was made a moment ago is waited for.
 
         Raises
         ------
@@ -105,11 +113,11 @@ class Brokers:
                     ) from None
                 continue
             if found.partitions and found.error is None:
-                return Topic(name, tuple(sorted(found.partitions)), self._identity(name))
+                return tuple(sorted(found.partitions))
             made_just_now = found.error is None or found.error.code() == KafkaError.LEADER_NOT_AVAILABLE
             if not made_just_now or time.monotonic() > deadline:
                 why = found.error.str() if found.error is not None else "it has no partitions"
-                raise BadSettings(
+                raise TopicMissing(
                     f"kafka: topic {name} cannot be read ({why}). Create it, or change the topic's setting."
                 )
             time.sleep(0.1)
@@ -121,7 +129,7 @@ class Brokers:
     def _identity(self, name: str) -> str:
         try:
             described = self._admin.describe_topics(TopicCollection([name]), request_timeout=2.0)[name].result(3.0)
-        except (KafkaException, FutureTimeoutError):  # an embedded broker
+        except (KafkaException, FutureTimeoutError):  # librdkafka's own broker has none
             return ""
         return str(described.topic_id)
 
@@ -147,7 +155,7 @@ def list_partitions(options: Mapping[str, Any], topic: str, *, timeout_s: float 
     """
     brokers = Brokers(options)
     try:
-        return list(brokers.topic(topic, timeout_s=timeout_s).partitions)
+        return list(brokers.partitions(topic, timeout_s=timeout_s))
     finally:
         brokers.close()
 
@@ -179,6 +187,9 @@ class TopicWatch:
         self.read = {topic.name: topic for topic in topics}
         self.found = dict(self.read)
         """As the brokers last described them."""
+        self.gone: frozenset[str] = frozenset()
+        """Topics that do not exist now, or were made anew: what comes from there under their old positions is not
+        theirs."""
         self.trouble = ""
         """Why the last look failed; empty if it did not."""
         self.every_s = every_s
@@ -220,11 +231,15 @@ class TopicWatch:
                 found = self.brokers.topic(name, timeout_s=self.every_s)
             except BadSettings as problem:
                 self.trouble = str(problem)
+                if isinstance(problem, TopicMissing):
+                    self.gone |= {name}
                 return
             before = self.found[name]
             if not (found.identity and before.identity):  # not told this time, or for the first time
                 found = replace(found, identity=before.identity)
             self.found[name] = found
+            made_anew = found.identity != self.read[name].identity
+            self.gone = self.gone | {name} if made_anew else self.gone - {name}
             self.on_ends(found, self.brokers.ends(found))
             if found != before:
                 self.changed.set()
@@ -233,7 +248,7 @@ class TopicWatch:
                     topic=name,
                     partitions=len(found.partitions),
                     before=len(before.partitions),
-                    made_anew=found.identity != before.identity,
+                    made_anew=made_anew,
                 )
         self.trouble = ""
 

@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 from prometheus_client import CollectorRegistry
 
+from flows.kafka_metrics import KafkaMetrics
 from flows.metrics import DeliveryMetrics, FlowMetrics
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -18,6 +21,14 @@ def exposed() -> dict[str, set[str]]:
     registry.register(
         DeliveryMetrics(
             lambda: {"inserted_rows": {"requests": 1}}, lambda: {"slack": {"sent": 1, "dead": 0, "waiting": 0}}
+        )
+    )
+    registry.register(
+        KafkaMetrics(
+            cast(Any, SimpleNamespace(sent=0, failed=0, waiting=0)),
+            lambda partition, n: None,
+            cast(Any, [SimpleNamespace(parts={"t/0": SimpleNamespace(lost=1)})]),
+            cast(Any, SimpleNamespace(unread=lambda: {"t": 1})),
         )
     )
     labels = {c._name: set(c._labelnames) for c in registry._collector_to_names if hasattr(c, "_labelnames")}

@@ -97,6 +97,7 @@ class Live:
                 "incidents_topic": self.incidents_topic,
                 "dead_letters_topic": self.dead_topic,
                 "block_messages": 500,
+                "topic_check_s": 1.0,
             },
             # No idle timeout: it alone may let the clock change an answer.
             "windows": {"shards": 4, "idle_timeout_s": 3600.0},

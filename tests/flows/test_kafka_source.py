@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import time
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from confluent_kafka import Producer
 
 from flows.assembly import Parts
 from flows.demo.broker import EmbeddedBroker
-from flows.pricing import PriceBook
-from flows.settings import Settings, Windows
-from flows.sources.item import Item
-from flows.sources.kafka import KafkaSource
-from flows.sources.kafka_topics import Topic, list_partitions
+from flows.sources.kafka_topics import list_partitions
 from schemas.errors import BadSettings
-from schemas.formats import get_format
+from tests.flows.kafka_feed import T0, Feed, caught_up, count, parts_of_a_flow, rounds
 
 S = 1_000_000_000
-T0 = 1_767_268_800
 NEVER = -(2**62)
-PATIENCE_S = 20.0
 
 
 @pytest.fixture(scope="module")
@@ -36,100 +26,14 @@ def broker() -> Iterator[EmbeddedBroker]:
 
 @pytest.fixture(scope="module")
 def parts() -> Parts:
-    settings = Settings(windows=Windows(disorder_s=5.0))
-    return Parts(settings, PriceBook.load(None))
-
-
-class Clock:
-    """Seconds that pass when told to."""
-
-    def __init__(self) -> None:
-        self.now = 1_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-class Feed:
-    """A topic with its producer, and sources over it."""
-
-    def __init__(self, broker: EmbeddedBroker, parts: Parts) -> None:
-        self.topic = f"t-{uuid.uuid4().hex[:8]}"
-        self.address = broker.address
-        self.make = parts.partition
-        self.clock = Clock()
-        broker.create(self.topic)
-        self.producer = Producer({"bootstrap.servers": broker.address, "log_level": 0})
-
-    def send(self, partition: int, *seconds: float) -> None:
-        for s in seconds:
-            event = {"at": T0 + s, "provider": "openai", "model": "gpt-4o", "status": 200}
-            self.producer.produce(self.topic, json.dumps(event).encode(), partition=partition)
-        assert self.producer.flush(10) == 0
-
-    def source(self, **changes: Any) -> KafkaSource:
-        arguments: dict[str, Any] = {
-            "format": get_format("request"),
-            "options": {"bootstrap.servers": self.address, "log_level": 0},
-            "make": self.make,
-            "start": "earliest",
-            "block_messages": 100,
-            "idle_timeout_s": 30.0,
-            "monotonic": self.clock,
-            "wall_ns": lambda: None,
-        }
-        topic = Topic(self.topic, tuple(list_partitions({"bootstrap.servers": self.address}, self.topic)))
-        return KafkaSource(topic, **(arguments | changes))
-
-    def open(self, source: KafkaSource, saved: dict[str, Any] | None = None) -> Opened:
-        return Opened(source, saved or {})
-
-
-class Opened:
-    """All partitions of a source, as one worker of the engine has them."""
-
-    def __init__(self, source: KafkaSource, saved: dict[str, Any]) -> None:
-        self.source = source
-        self.parts: dict[str, Any] = {
-            name: source.build_part("in", name, saved.get(name)) for name in source.list_parts()
-        }
-        self.items: list[Item[Any]] = []
-
-    def read(self, until: Callable[[Opened], bool]) -> list[Item[Any]]:
-        """Ask every partition in turn until enough has come; returns what came in this call."""
-        before = len(self.items)
-        deadline = time.monotonic() + PATIENCE_S
-        while not until(self):
-            assert time.monotonic() < deadline, "the source does not deliver"
-            for name in list(self.parts):
-                try:
-                    self.items += self.parts[name].next_batch()
-                except StopIteration:
-                    self.parts.pop(name).close()
-        return self.items[before:]
-
-    def messages(self) -> list[tuple[str, int]]:
-        return [(i.partition, o) for i in self.items if i.batch is not None for o in i.batch.columns.offsets.tolist()]
-
-    def snapshot(self) -> dict[str, Any]:
-        return {name: part.snapshot() for name, part in self.parts.items()}
-
-    def close(self) -> None:
-        for part in self.parts.values():
-            part.close()
+    return parts_of_a_flow()
 
 
 @pytest.fixture
 def feed(broker: EmbeddedBroker, parts: Parts) -> Feed:
-    return Feed(broker, parts)
-
-
-def count(n: int) -> Callable[[Opened], bool]:
-    return lambda opened: len(opened.messages()) >= n
-
-
-def caught_up(opened: Opened) -> bool:
-    return all(len(p.reader.caught_up) == 4 for p in opened.parts.values())
+    it = Feed(broker.address, parts)
+    broker.create(it.topic)
+    return it
 
 
 def test_every_message_of_every_partition_arrives_once(feed: Feed) -> None:
@@ -225,14 +129,14 @@ def test_an_idle_partition_says_so_after_the_timeout_and_its_time_goes_on_with_t
     opened = feed.open(feed.source(idle_timeout_s=30.0))
     opened.read(lambda o: count(1)(o) and caught_up(o))
     feed.clock.now += 29.9
-    opened.read(_rounds(5))
+    opened.read(rounds(5))
     assert not any(i.idle for i in opened.items)
     feed.clock.now += 10.1
     beats = {i.partition: i for i in opened.read(lambda o: sum(i.idle for i in o.items) >= 4)}
     assert beats[f"{feed.topic}/0"].watermark_ns == (T0 + 100 - 5 + 40) * S
     assert {beats[f"{feed.topic}/{p}"].watermark_ns for p in (1, 2, 3)} == {NEVER}
     assert all(i.lag == 0 for i in beats.values())
-    assert opened.read(_rounds(5)) == []  # no more than one beat a second
+    assert opened.read(rounds(5)) == []  # no more than one beat a second
     feed.send(0, 101)
     (item,) = (i for i in opened.read(count(2)) if i.batch is not None)
     assert not item.idle
@@ -310,14 +214,3 @@ def test_a_worker_has_one_consumer_and_gives_it_back(feed: Feed) -> None:
 def test_a_missing_topic_or_broker_is_said_with_the_setting_to_change() -> None:
     with pytest.raises(BadSettings, match=r"kafka\.bootstrap_servers"):
         list_partitions({"bootstrap.servers": "127.0.0.1:1", "log_level": 0}, "t", timeout_s=0.5)
-
-
-def _rounds(n: int) -> Callable[[Opened], bool]:
-    """Ask every partition n times more."""
-    left = [n + 1]
-
-    def done(_: Opened) -> bool:
-        left[0] -= 1
-        return left[0] == 0
-
-    return done

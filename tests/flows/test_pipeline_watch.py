@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from flows.incidents.policy import policies
@@ -113,3 +114,26 @@ def test_a_delivery_given_up_is_trouble_for_ten_minutes_and_an_old_one_is_none()
     pressure["given_up"] = 4.0
     out = run(it, [beat(row) for row in range(30, 150)])
     assert [state for _, state in told(out)] == ["open", "resolved"]
+
+
+def loss(row: int, n: int, partition: str = "t/0") -> Item[Any]:
+    return replace(beat(row, partition=partition), lost=n)
+
+
+def test_lost_messages_are_one_incident_that_names_partition_and_number_and_ends_by_itself() -> None:
+    it = watch()
+    run(it, [beat(0)])
+    out = run(it, [loss(1, 300), loss(1, 100), loss(2, 7, "t/3"), *(beat(row) for row in range(3, 150))])
+    assert [state for _, state in told(out)] == ["open", "resolved"]
+    assert "before they were read" in out[0].summary
+    assert "400 of t/0, 7 of t/3" in out[0].summary
+
+
+def test_a_crash_after_a_loss_tells_it_once() -> None:
+    it = watch()
+    run(it, [beat(0)])
+    saved = it.snapshot()
+    run(it, [loss(1, 50)], save=False)  # its epoch is never saved, so the source comes to it again
+    out = run(watch(saved), [loss(40, 50), *(beat(row) for row in range(41, 60))])
+    assert [state for _, state in told(out)] == ["open"]
+    assert "50 of t/0" in out[0].summary

@@ -44,6 +44,17 @@ def test_secrets_print_as_stars() -> None:
     assert "***" in text
 
 
+def test_secrets_among_the_options_of_kafka_print_as_stars() -> None:
+    text = """
+kafka:
+  options: {sasl.username: tidegauge, sasl.password: "${PW}", ssl.key.password: "${PW}", ssl.key.pem: "${PW}"}
+"""
+    shown_text = str(shown(parse(text, "t.yaml", {"PW": "hunter2"})))
+    assert "hunter2" not in shown_text
+    assert shown_text.count("***") >= 3
+    assert "'sasl.username': 'tidegauge'" in shown_text
+
+
 @pytest.mark.parametrize(
     ("text", "path", "line", "words"),
     [
@@ -63,6 +74,23 @@ def test_secrets_print_as_stars() -> None:
         ("incidents:\n  kinds:\n    cost_spikes: {}\n", "$.incidents.kinds.cost_spikes", 3, "unknown kind"),
         ("detection:\n  disabled: [magic]\n", "$.detection", 1, "unknown detector `magic`"),
         ("clickhouse:\n  password: hunter2\n", "$.clickhouse.password", 2, "must not stand in the file"),
+        (
+            "kafka:\n  options:\n    enable.auto.commit: true\n",
+            "$.kafka.options.enable.auto.commit",
+            3,
+            "positions are part of the saved state",
+        ),
+        ("kafka:\n  options: {isolation.level: read_uncommitted}\n", "$.kafka.options.isolation.level", 2, "aborted"),
+        ("kafka:\n  options: {no.such.option: 1}\n", "$.kafka.options.no.such.option", 2, "librdkafka does not take"),
+        ("kafka:\n  options: {fetch.wait.max.ms: -5}\n", "$.kafka.options.fetch.wait.max.ms", 2, "outside allowed"),
+        (
+            "kafka:\n  options: {sasl.password: hunter2}\n",
+            "$.kafka.options.sasl.password",
+            2,
+            "must not stand in the file; write ${VARIABLE} or use `sasl_password_file`",
+        ),
+        ("kafka:\n  options: {ssl.key.password: hunter2}\n", "$.kafka.options.ssl.key.password", 2, "must not stand"),
+        ("kafka:\n  out_of_range: newest\n", "$.kafka.out_of_range", 2, "newest"),
         ("kafka:\n  requests_format: gpu\n", "$.kafka.requests_format", 2, "unknown format `gpu`"),
         ("pricing:\n  overlay: ${NOWHERE}\n", "$.pricing.overlay", 2, "no variable NOWHERE"),
         (

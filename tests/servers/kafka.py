@@ -16,6 +16,7 @@ from confluent_kafka.admin import AdminClient
 
 VERSION = "4.1.0"
 POM = Path(__file__).with_name("pom.xml")
+PROTOCOLS = "CONTROLLER:PLAINTEXT," + ",".join(f"{p}:{p}" for p in ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"))
 START_TIMEOUT_S = 60.0
 DOWNLOAD_TIMEOUT_S = 600.0
 
@@ -181,6 +182,7 @@ class KafkaBroker:
                 f"listeners={','.join(listeners)},CONTROLLER://127.0.0.1:{self._controller_port}",
                 f"advertised.listeners={','.join(listeners)}",
                 "controller.listener.names=CONTROLLER",
+                f"listener.security.protocol.map={PROTOCOLS}",
                 f"log.dirs={self.path / 'data'}",
                 f"num.partitions={self._partitions}",
                 f"default.replication.factor={replicas}",
@@ -190,6 +192,8 @@ class KafkaBroker:
                 f"transaction.state.log.replication.factor={replicas}",
                 "transaction.state.log.min.isr=1",
                 "group.initial.rebalance.delay.ms=0",
+                "broker.session.timeout.ms=3000",  # a killed broker is missed, and may come back, sooner
+                "broker.heartbeat.interval.ms=500",
                 "log.segment.bytes=16777216",
                 *(f"{key}={value}" for key, value in self._further.items()),
                 "",
