@@ -32,12 +32,13 @@ demo: $(VENV)/.run ## Watch a simulated company: embedded Kafka and ClickHouse, 
 test: $(VENV)/.dev ## Run all tests; those that need real servers start them where they can be had
 	@$(BIN)/python -m pytest -n 2 $(TEST_ARGS)
 
-check: $(VENV)/.dev ## Format, lint, types, import contracts
+check: $(VENV)/.dev ## Format, lint, types, import contracts, known weaknesses of dependencies
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m grafana.build --check
+	@$(BIN)/python deploy/audit.py
 
 format: $(VENV)/.dev ## Format the code
 	@$(BIN)/ruff format .
@@ -47,7 +48,7 @@ bench: $(VENV)/.dev ## Run the benchmarks (minutes)
 	@for b in benchmarks/*.py; do name=$$(basename $$b .py); echo "== $$name"; $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 audit: $(VENV)/.dev ## Look for known weaknesses in the locked dependencies
-	@$(BIN)/pip-audit --require-hashes --requirement requirements.lock
+	@$(BIN)/python deploy/audit.py
 
 lock: ## Lock the dependencies anew, with hashes and without addresses
 	@$(PYTHON) -m venv $(VENV)/lock && $(VENV)/lock/bin/pip install --quiet "uv>=0.9,<1"

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 import yaml
@@ -18,11 +19,14 @@ from schemas.columns import DIMENSIONS
 from schemas.errors import BadSettings
 from schemas.formats import FORMATS
 from schemas.incident import KINDS
+from sinks.http import is_loopback
 
-SECRET_KEYS = frozenset({"password", "secret", "url", "sasl.password"})
-"""Keys whose values print as `***` (a destination's URL is a secret: a Slack webhook needs no other)."""
+_SECRET_KEY = re.compile(r"password$|passphrase$|secret$|\.key\.pem$|^sasl\.oauthbearer\.config$")
+"""Keys whose values never stand in the file: ours, and those of librdkafka's options."""
 
-_MUST_COME_FROM_OUTSIDE = frozenset({"password", "secret"})
+_LOGIN = re.compile(r"://[^/?#@\s]*:[^/?#\s]*@")
+"""An address with a password in it."""
+
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _AT = re.compile(r" - at `(?P<path>[^`]+)`$")
 
@@ -61,6 +65,7 @@ def parse(text: str, name: str, environment: Mapping[str, str]) -> Settings:
         why = getattr(problem, "problem", None) or "no YAML"
         raise BadSettings(f"settings: {why} ({name}, line {line}). Mend the YAML syntax.") from problem
     raw = reader.value(node, "$") if node is not None else {}
+    reader.slack_addresses(node)
     try:
         settings = msgspec.convert(raw, Settings)
     except msgspec.ValidationError as problem:
@@ -114,13 +119,29 @@ class _Reader:
         return self._scalar(node, path)
 
     def _leaf(self, key: str, node: yaml.Node, path: str) -> Any:
-        if key in _MUST_COME_FROM_OUTSIDE and isinstance(node, yaml.ScalarNode) and node.value:
-            outside = _VARIABLE.fullmatch(str(node.value))
-            if outside is None and node.tag != "tag:yaml.org,2002:null":
+        if isinstance(node, yaml.ScalarNode) and node.value and node.tag != "tag:yaml.org,2002:null":
+            if _SECRET_KEY.search(key) and _VARIABLE.fullmatch(node.value) is None:
+                file = "sasl_password_file" if key == "sasl.password" else f"{key}_file"
+                other = "" if "." in key and key != "sasl.password" else f" or use `{file}`"
+                raise self.error(f"a secret must not stand in the file; write ${{VARIABLE}}{other} - at `{path}`")
+            if _LOGIN.search(_VARIABLE.sub("", node.value)):
                 raise self.error(
-                    f"a secret must not stand in the file; write ${{VARIABLE}} or use `{key}_file` - at `{path}`"
+                    "an address with a password must not stand in the file; write the whole address as ${VARIABLE}, "
+                    f"or use `{'password_file' if path.startswith('$.clickhouse') else f'{key}_file'}` - at `{path}`"
                 )
         return self.value(node, path)
+
+    def slack_addresses(self, node: yaml.Node | None) -> None:
+        """Refuse the address of a Slack webhook in the file: whoever has it can post."""
+        for i, destination in enumerate(_items(_entry(node, "destinations"))):
+            kind, url = _entry(destination, "type"), _entry(destination, "url")
+            if not (isinstance(kind, yaml.ScalarNode) and kind.value == "slack" and isinstance(url, yaml.ScalarNode)):
+                continue
+            if _VARIABLE.search(url.value) is None and not is_loopback(_host(url.value)):
+                raise self.error(
+                    "the address of a Slack webhook is a secret and must not stand in the file; write ${VARIABLE} or "
+                    f"use `url_file` - at `$.destinations[{i}].url`"
+                )
 
     def _scalar(self, node: yaml.Node, path: str) -> Any:
         text = node.value
@@ -134,6 +155,23 @@ class _Reader:
 
             return _VARIABLE.sub(known, text)
         return yaml.SafeLoader("").construct_object(node)
+
+
+def _entry(node: yaml.Node | None, key: str) -> yaml.Node | None:
+    if not isinstance(node, yaml.MappingNode):
+        return None
+    return next((value for k, value in node.value if k.value == key), None)
+
+
+def _items(node: yaml.Node | None) -> list[yaml.Node]:
+    return list(node.value) if isinstance(node, yaml.SequenceNode) else []
+
+
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
 
 
 def problems(s: Settings) -> list[tuple[str, str]]:
@@ -205,8 +243,10 @@ def _masked(value: Any, key: str = "") -> Any:
         return {k: _masked(v, k) for k, v in value.items()}
     if isinstance(value, list):
         return [_masked(v, key) for v in value]
-    hidden = key in SECRET_KEYS and isinstance(value, str) and not value.startswith("chdb://")
-    return "***" if hidden else value
+    if not isinstance(value, str) or value.startswith("chdb://"):
+        return value
+    # A destination's address is a secret: a Slack webhook needs no other.
+    return "***" if key == "url" or _SECRET_KEY.search(key) or _LOGIN.search(value) else value
 
 
 def secret(value: str | None, file: str | None, what: str) -> str | None:

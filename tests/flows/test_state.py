@@ -125,7 +125,7 @@ def test_a_forged_state_runs_no_code(attack: Any, tmp_path: Path) -> None:
     mark = str(tmp_path / "intruder")
     evil = pickle.dumps(attack(mark))
     arrays = [("|O", [1], evil), ("O", [1], evil), ("|V8", [1], b"12345678"), ("<U2", [1], b"12345678")]
-    arrays += [("<f8", [2**40], b""), ("<f8", [-1], b""), ("<f8", "ab", b"12345678"), (evil, [1], evil), ("M8[s]", [1], b"12345678")]  # fmt: skip
+    arrays += [("<f8", [2**40], b""), ("<f8", [-1], b""), ("<f8", "ab", b"12345678"), (evil, [1], evil)]
     for content in (evil, *map(msgspec.msgpack.encode, [*arrays, msgspec.msgpack.Ext(5, evil), evil])):
         for kind in (Bank, npt.NDArray[np.float64], npt.NDArray[Any], dict[str, npt.NDArray[Any]]):
             with pytest.raises(StateUnreadable):
