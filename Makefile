@@ -35,12 +35,13 @@ test: $(VENV)/.dev ## Run all tests; those that need real servers start them whe
 chaos: $(VENV)/.dev ## Faults against real servers, the long form (hours); CHAOS_ARGS="--short crash" for less
 	@$(BIN)/python -m tests.chaos $(CHAOS_ARGS)
 
-check: $(VENV)/.dev ## Format, lint, types, import contracts
+check: $(VENV)/.dev ## Format, lint, types, import contracts, known weaknesses of dependencies
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m grafana.build --check
+	@$(BIN)/python deploy/audit.py
 
 format: $(VENV)/.dev ## Format the code
 	@$(BIN)/ruff format .
@@ -50,7 +51,7 @@ bench: $(VENV)/.dev ## Run the benchmarks (minutes)
 	@for b in benchmarks/*.py; do name=$$(basename $$b .py); echo "== $$name"; $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 audit: $(VENV)/.dev ## Look for known weaknesses in the locked dependencies
-	@$(BIN)/pip-audit --require-hashes --requirement requirements.lock
+	@$(BIN)/python deploy/audit.py
 
 lock: ## Lock the dependencies anew, with hashes and without addresses
 	@$(PYTHON) -m venv $(VENV)/lock && $(VENV)/lock/bin/pip install --quiet "uv>=0.9,<1"

@@ -117,6 +117,10 @@ class Detector(AnomalyDetector, abc.ABC):  # type: ignore[misc]  # River is unty
             for name, values in self.state.items():
                 values[slots] = fresh[name]
 
+    def take(self, slots: npt.NDArray[np.integer]) -> None:
+        """Hold only these slots, in this order."""
+        self.state = {name: values[slots] for name, values in self.state.items()}
+
     # ------------------------------------------------------------------ the River estimator
     def score_one(self, x: Mapping[str, float]) -> float:
         """Score of one row of a single series; missing features count as not measured."""

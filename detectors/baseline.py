@@ -47,6 +47,10 @@ class Baseline:
         for values in self.state.values():
             values[slots] = 0.0
 
+    def take(self, slots: npt.NDArray[np.integer]) -> None:
+        """Hold only these slots, in this order."""
+        self.state = {name: values[slots] for name, values in self.state.items()}
+
     def usual(self, window_s: FloatArray | float) -> FloatArray:
         """Usual amounts in a row of the given length, shape (n, len(BASELINE)); NaN where nothing is known."""
         seconds = self.state["seconds"]

@@ -89,14 +89,16 @@ def strange(findings: list[Findings], live: npt.NDArray[np.bool_], threshold: fl
     return out
 
 
-def saved_banks(detectors: Mapping[str, Detector]) -> dict[str, tuple[str, dict[str, npt.NDArray[Any]]]]:
+SavedBanks = dict[str, tuple[str, dict[str, npt.NDArray[Any]]]]
+"""By detector name: the class that wrote it, and its arrays."""
+
+
+def saved_banks(detectors: Mapping[str, Detector]) -> SavedBanks:
     """State of all banks, with the class that wrote it."""
     return {name: (type(d).__name__, d.state) for name, d in detectors.items()}
 
 
-def restore_banks(
-    detectors: Mapping[str, Detector], saved: Mapping[str, tuple[str, dict[str, npt.NDArray[Any]]]]
-) -> None:
+def restore_banks(detectors: Mapping[str, Detector], saved: SavedBanks) -> None:
     """Take over saved banks; one that another version wrote differently starts cold, said aloud."""
     for name, detector in detectors.items():
         wrote, state = saved.get(name, ("", {}))

@@ -17,6 +17,7 @@ from detectors.baseline import Baseline
 from flows.banks import FREEZE_SCORE, WORTH_HISTORY, run, strange
 from flows.shard_detection import NS, ShardDetection
 from flows.slots import Bank, History
+from flows.state import fingerprint
 from flows.windows.partials import Rows, merge_rows, take_rows
 from schemas.findings import BASELINE, HISTORY, HISTORY_LENGTH, Findings, Report
 from schemas.request_window import COLUMN, ERROR_SUMS, QUANTILES, SKETCHES, SUMS, RequestWindows
@@ -32,6 +33,8 @@ class RequestDetection(ShardDetection[RequestWindows]):
     """Watches the request series of one shard; parameters as in `ShardDetection`."""
 
     COMPONENT = "request_detection"
+    FORMAT = fingerprint(1, SUMS, SKETCHES, BASELINE, HISTORY, HISTORY_LENGTH)
+    OWN_STATE = tuple[dict[str, FloatArray], npt.NDArray[np.float32], list[Rows]]
 
     def _more_banks(self) -> Sequence[Bank]:
         self.baseline = Baseline()

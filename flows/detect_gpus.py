@@ -13,6 +13,7 @@ from detectors.xid import describe_xids
 from flows.banks import WORTH_HISTORY, run, strange
 from flows.shard_detection import NS, ShardDetection
 from flows.slots import Bank
+from flows.state import fingerprint
 from flows.windows.gpus import gpu_features
 from schemas.cause import CAUSES
 from schemas.columns import IntArray
@@ -38,6 +39,8 @@ class GpuDetection(ShardDetection[GpuWindows]):
     """Watches all GPUs and their roll-ups; parameters as in `ShardDetection`."""
 
     COMPONENT = "gpu_detection"
+    FORMAT = fingerprint(1, SUMS, MAXIMA)
+    OWN_STATE = tuple[IntArray, IntArray, FloatArray, FloatArray, dict[Series, dict[str, str]]]
 
     def _more_banks(self) -> Sequence[Bank]:
         self._kin: dict[Series, dict[str, str]] = {}
@@ -83,6 +86,7 @@ class GpuDetection(ShardDetection[GpuWindows]):
         if end_ns % self.interval_ns == 0:
             out.append(self._interval(end_ns))
             if len(self.slots.evict(end_ns - self.evict_after_ns)):
+                self._forget_pending()  # slots may be fewer now; the interval has just begun
                 self._kin = {s: k for s in self.slots.live_series() if (k := self._kin.get(s)) is not None}
         return out
 

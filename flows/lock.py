@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from flows.private_dir import check_parent
 from schemas.errors import BadSettings
 
 
@@ -18,10 +19,10 @@ def hold(state_dir: str, process: int) -> Iterator[None]:
     Raises
     ------
     BadSettings
-        Another process holds it.
+        Another process holds it, or everybody may write to it.
     """
     directory = Path(state_dir)
-    directory.mkdir(parents=True, exist_ok=True)
+    check_parent(directory)
     with (directory / f"process-{process}.lock").open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

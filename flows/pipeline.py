@@ -45,6 +45,17 @@ def no_pressure() -> Mapping[str, float]:
     return {}
 
 
+_Saved = tuple[
+    bytes,
+    int | None,
+    dict[str, int],
+    dict[str, int],
+    list[Incident],
+    tuple[float, int | None] | None,
+    dict[str, tuple[int, int]],
+]
+
+
 class PipelineWatch:
     """Judges every ten seconds of the clock.
 
@@ -76,7 +87,7 @@ class PipelineWatch:
         self.detector = PipelineHealth(**(parameters or {}))
         self._given_up: tuple[float, int | None] | None
         """Deliveries given up so far, and when the last was added."""
-        state = unpack_or_cold("pipeline_watch", self.FORMAT, saved)
+        state = unpack_or_cold("pipeline_watch", self.FORMAT, saved, _Saved)
         self._lost: dict[str, tuple[int, int]]
         """By partition: messages lost in the trouble of now, and when the last was."""
         judged, self._row_ns, self._event_ns, self._lag, self._saved, self._given_up, self._lost = (

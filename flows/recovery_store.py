@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import os
+import pickletools
 import sqlite3
 from pathlib import Path
 
 import structlog
 from bytewax.recovery import RecoveryConfig, init_db_dir
 
+from flows.private_dir import make_private
+
 PART = "part-0.sqlite3"
 FLOW = "tidegauge"
 """Name of the dataflow; it begins the names under which steps save."""
+
+_DATA = frozenset(
+    {
+        "PROTO", "FRAME", "STOP", "MEMOIZE", "BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET", "MARK", "NONE",
+        "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT", "SHORT_BINBYTES",
+        "BINBYTES", "BINBYTES8",
+        "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "EMPTY_TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "TUPLE",
+        "EMPTY_LIST", "APPEND", "APPENDS", "EMPTY_DICT", "SETITEM", "SETITEMS",
+    }
+)  # fmt: skip
+"""Pickle operations that make plain data; all others look up or call something."""
 
 
 def open_store(directory: Path, *, owner: bool) -> RecoveryConfig:
@@ -28,7 +42,7 @@ def open_store(directory: Path, *, owner: bool) -> RecoveryConfig:
         Whether this process may make or replace the store: one of a cluster, for it keeps everyone's state. With a
         store in each process, a restart might take an older one.
     """
-    directory.mkdir(parents=True, exist_ok=True)
+    make_private(directory)
     part = directory / PART
     if owner:
         why = _trouble(part) if part.exists() else ""
@@ -65,10 +79,32 @@ def _trouble(part: Path) -> str:
             (parts,) = db.execute("SELECT count(*) FROM parts").fetchone()
             for table in ("exs", "fronts", "commits", "snaps"):
                 db.execute(f"SELECT count(*) FROM {table}").fetchone()
+            foreign = _foreign(db)
         finally:
             db.close()
     except sqlite3.Error as problem:
         return str(problem)
     if answer != "ok":
         return str(answer)
+    if foreign:
+        return foreign
     return "" if parts == 1 else "it was never finished"
+
+
+def _foreign(db: sqlite3.Connection) -> str:
+    """The first record that is no plain data; empty if there is none.
+
+    The engine unpickles every record, and a pickle may run code. Ours hold numbers and bytes.
+    """
+    for step, key, content in db.execute("SELECT step_id, state_key, ser_change FROM snaps"):
+        if content is None:
+            continue
+        try:
+            if not isinstance(content, bytes):
+                raise ValueError("it is no pickle")
+            for operation, _, _ in pickletools.genops(content):
+                if operation.name not in _DATA:
+                    raise ValueError(f"it holds {operation.name}")
+        except Exception as problem:  # whatever a damaged or forged record provokes
+            return f"the record of {step!s:.80} {key!s:.80} is not one of ours ({problem!s:.200})"
+    return ""

@@ -20,6 +20,7 @@ from flows.health import HealthServer
 from flows.metrics import DeliveryMetrics, FlowMetrics
 from flows.outputs import DatabaseOutputs, Outputs
 from flows.pricing import PriceBook
+from flows.private_dir import make_private
 from flows.recovery_store import open_store
 from flows.settings import Destination, Settings
 from flows.settings_file import secret
@@ -73,7 +74,7 @@ class Runtime:
         self.metrics = FlowMetrics(self.registry)
         self.state_dir = Path(settings.state_dir)
         own = self.state_dir / f"process-{process}"
-        own.mkdir(parents=True, exist_ok=True)
+        make_private(own)
         self.writer = self._open_writer(own / "spool")
         self.notifier = self._open_notifier(own / "outbox.sqlite", topic) if notify else None
         self.registry.register(

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 import yaml
@@ -19,12 +20,14 @@ from schemas.columns import DIMENSIONS
 from schemas.errors import BadSettings
 from schemas.formats import FORMATS
 from schemas.incident import KINDS
+from sinks.http import is_loopback
 
-SECRET_KEYS = frozenset({"password", "secret", "url"})
-"""Keys whose values print as `***`, as do the secrets of `kafka.options`. A destination's URL is a secret: a Slack
-webhook needs no other."""
+_SECRETS = frozenset({"password", "secret"})
+"""Keys of ours whose values never stand in the file."""
 
-_MUST_COME_FROM_OUTSIDE = frozenset({"password", "secret"})
+_LOGIN = re.compile(r"://[^/?#@\s]*:[^/?#\s]*@")
+"""An address with a password in it."""
+
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _AT = re.compile(r" - at `(?P<path>[^`]+)`$")
 
@@ -63,6 +66,7 @@ def parse(text: str, name: str, environment: Mapping[str, str]) -> Settings:
         why = getattr(problem, "problem", None) or "no YAML"
         raise BadSettings(f"settings: {why} ({name}, line {line}). Mend the YAML syntax.") from problem
     raw = reader.value(node, "$") if node is not None else {}
+    reader.slack_addresses(node)
     try:
         settings = msgspec.convert(raw, Settings)
     except msgspec.ValidationError as problem:
@@ -116,13 +120,29 @@ class _Reader:
         return self._scalar(node, path)
 
     def _leaf(self, key: str, node: yaml.Node, path: str) -> Any:
-        option = path == f"$.kafka.options.{key}" and kafka_options.is_secret(key)
-        if (option or key in _MUST_COME_FROM_OUTSIDE) and isinstance(node, yaml.ScalarNode) and node.value:
-            outside = _VARIABLE.fullmatch(str(node.value))
-            if outside is None and node.tag != "tag:yaml.org,2002:null":
-                file = "" if option and key != "sasl.password" else f" or use `{key.replace('.', '_')}_file`"
-                raise self.error(f"a secret must not stand in the file; write ${{VARIABLE}}{file} - at `{path}`")
+        if isinstance(node, yaml.ScalarNode) and node.value and node.tag != "tag:yaml.org,2002:null":
+            if _is_secret(key) and _VARIABLE.fullmatch(node.value) is None:
+                file = "sasl_password_file" if key == "sasl.password" else f"{key}_file"
+                other = "" if "." in key and key != "sasl.password" else f" or use `{file}`"
+                raise self.error(f"a secret must not stand in the file; write ${{VARIABLE}}{other} - at `{path}`")
+            if _LOGIN.search(_VARIABLE.sub("", node.value)):
+                raise self.error(
+                    "an address with a password must not stand in the file; write the whole address as ${VARIABLE}, "
+                    f"or use `{'password_file' if path.startswith('$.clickhouse') else f'{key}_file'}` - at `{path}`"
+                )
         return self.value(node, path)
+
+    def slack_addresses(self, node: yaml.Node | None) -> None:
+        """Refuse the address of a Slack webhook in the file: whoever has it can post."""
+        for i, destination in enumerate(_items(_entry(node, "destinations"))):
+            kind, url = _entry(destination, "type"), _entry(destination, "url")
+            if not (isinstance(kind, yaml.ScalarNode) and kind.value == "slack" and isinstance(url, yaml.ScalarNode)):
+                continue
+            if _VARIABLE.search(url.value) is None and not is_loopback(_host(url.value)):
+                raise self.error(
+                    "the address of a Slack webhook is a secret and must not stand in the file; write ${VARIABLE} or "
+                    f"use `url_file` - at `$.destinations[{i}].url`"
+                )
 
     def _scalar(self, node: yaml.Node, path: str) -> Any:
         text = node.value
@@ -136,6 +156,23 @@ class _Reader:
 
             return _VARIABLE.sub(known, text)
         return yaml.SafeLoader("").construct_object(node)
+
+
+def _entry(node: yaml.Node | None, key: str) -> yaml.Node | None:
+    if not isinstance(node, yaml.MappingNode):
+        return None
+    return next((value for k, value in node.value if k.value == key), None)
+
+
+def _items(node: yaml.Node | None) -> list[yaml.Node]:
+    return list(node.value) if isinstance(node, yaml.SequenceNode) else []
+
+
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
 
 
 def problems(s: Settings) -> list[tuple[str, str]]:
@@ -208,10 +245,14 @@ def _masked(value: Any, key: str = "") -> Any:
         return {k: _masked(v, k) for k, v in value.items()}
     if isinstance(value, list):
         return [_masked(v, key) for v in value]
-    hidden = (key in SECRET_KEYS and isinstance(value, str) and not value.startswith("chdb://")) or (
-        "." in key and kafka_options.is_secret(key)
-    )
-    return "***" if hidden else value
+    if not isinstance(value, str) or value.startswith("chdb://"):
+        return value
+    # A destination's address is a secret: a Slack webhook needs no other.
+    return "***" if key == "url" or _is_secret(key) or _LOGIN.search(value) else value
+
+
+def _is_secret(key: str) -> bool:
+    return key in _SECRETS or ("." in key and kafka_options.is_secret(key))
 
 
 def secret(value: str | None, file: str | None, what: str) -> str | None:

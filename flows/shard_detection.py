@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
-from flows.banks import MAX_EMPTY, Plan, restore_banks, saved_banks
-from flows.slots import Bank, Slots
+from flows.banks import MAX_EMPTY, Plan, SavedBanks, restore_banks, saved_banks
+from flows.slots import Bank, SavedSlots, Slots
 from flows.state import pack, unpack_or_cold
 from schemas.findings import Progress, Report
 
@@ -46,7 +46,9 @@ class ShardDetection(abc.ABC, Generic[W]):
     """
 
     COMPONENT: ClassVar[str]
-    FORMAT = 1
+    FORMAT: ClassVar[str]
+    OWN_STATE: ClassVar[Any]
+    """Type of the subclass's part of the state."""
 
     def __init__(
         self,
@@ -71,7 +73,8 @@ class ShardDetection(abc.ABC, Generic[W]):
         self._next_ns: int | None = None
         self._empty_run = 0
         self._forget_pending()
-        state = unpack_or_cold(self.COMPONENT, self.FORMAT, saved)
+        kind: Any = tuple[SavedSlots, SavedBanks, int | None, int, self.OWN_STATE]  # type: ignore[name-defined]
+        state = unpack_or_cold(self.COMPONENT, self.FORMAT, saved, kind)
         if state is not None:
             slots, banks, self._next_ns, self._empty_run, own = state
             self.slots.restore(slots)
@@ -154,7 +157,7 @@ class ShardDetection(abc.ABC, Generic[W]):
 
     @abc.abstractmethod
     def _own_state(self) -> Any:
-        """Picklable state of the subclass."""
+        """State of the subclass, of type `OWN_STATE`."""
 
     @abc.abstractmethod
     def _restore(self, own: Any) -> None:

@@ -13,6 +13,13 @@ from schemas.series import Series
 
 Ints = npt.NDArray[np.int64]
 
+LEAST = 64
+"""Slots held at least."""
+
+
+SavedSlots = tuple[list[Series | None], npt.NDArray[np.uint64], npt.NDArray[np.int64], npt.NDArray[np.int64], int, int]
+"""Series, identities, first and last time of every slot; evicted and unwatched so far."""
+
 
 class Bank(Protocol):
     """Anything that holds one row of state per slot."""
@@ -23,6 +30,10 @@ class Bank(Protocol):
 
     def forget(self, slots: npt.NDArray[np.integer[Any]]) -> None:
         """Reset slots."""
+        ...
+
+    def take(self, slots: npt.NDArray[np.integer[Any]]) -> None:
+        """Hold only these slots, in this order."""
         ...
 
 
@@ -53,7 +64,7 @@ class Slots:
         self.last_ns = np.zeros(0, np.int64)
         self._slot: dict[int, int] = {}
         self._free: Iterator[int] = iter(())
-        self._grow(64)
+        self._grow(LEAST)
 
     def __len__(self) -> int:
         """Number of slots, free ones included."""
@@ -104,7 +115,10 @@ class Slots:
         return slots, at
 
     def evict(self, before_ns: int) -> Ints:
-        """Forget series that were last heard of before that time; returns their slots."""
+        """Forget series that were last heard of before that time; returns the slots they had.
+
+        The remaining ones may be renumbered.
+        """
         gone = np.flatnonzero(self.live & (self.last_ns < before_ns))
         if len(gone):
             self.evicted += len(gone)
@@ -116,19 +130,34 @@ class Slots:
             self.ids[gone] = 0
             for bank in self.banks:
                 bank.forget(gone)
-            self._renew_free()
+            self._shrink()
         return gone
 
-    def snapshot(self) -> tuple[Any, ...]:
-        """Picklable state (without the banks')."""
+    def snapshot(self) -> SavedSlots:
+        """State for `restore` (without the banks')."""
         return self.series, self.ids, self.first_ns, self.last_ns, self.evicted, self.unwatched
 
-    def restore(self, saved: tuple[Any, ...]) -> None:
+    def restore(self, saved: SavedSlots) -> None:
         """Take over a snapshot and resize the banks to it."""
         self.series, self.ids, self.first_ns, self.last_ns, self.evicted, self.unwatched = saved
         for bank in self.banks:
             bank.resize(len(self.ids))
         self._slot = {int(self.ids[i]): i for i, s in enumerate(self.series) if s is not None}
+        self._renew_free()
+
+    def _shrink(self) -> None:
+        """Give free slots back where most are free. Live series keep their order, so no answer changes."""
+        live = np.flatnonzero(self.live)
+        n = LEAST
+        while n < 2 * len(live):
+            n *= 2
+        if 2 * n <= len(self):
+            self.series = [self.series[i] for i in live.tolist()]
+            self.ids, self.first_ns, self.last_ns = self.ids[live], self.first_ns[live], self.last_ns[live]
+            self._slot = {int(identity): i for i, identity in enumerate(self.ids)}
+            for bank in self.banks:
+                bank.take(live)
+            self._grow(n)
         self._renew_free()
 
     def _grow(self, n: int) -> None:
@@ -172,3 +201,7 @@ class History:
     def forget(self, slots: npt.NDArray[np.integer[Any]]) -> None:
         """Reset slots."""
         self.values[slots] = np.nan
+
+    def take(self, slots: npt.NDArray[np.integer[Any]]) -> None:
+        """Hold only these slots, in this order."""
+        self.values = self.values[slots]

@@ -19,7 +19,7 @@ from flows.windows.fold import RequestFold
 from flows.windows.gpus import GpuMerge, fold_gpus
 from flows.windows.merge import RequestMerge
 from flows.windows.partials import Partials
-from flows.windows.watermark import AFTER_ALL, Watermarks
+from flows.windows.watermark import AFTER_ALL, SavedWatermarks, Watermarks
 from schemas.columns import Costs, GpuColumns
 from schemas.findings import Progress
 from schemas.gpu_window import GpuWindows
@@ -117,7 +117,7 @@ class DetectStep(StatefulBatchLogic[Closed, Progress, bytes], Generic[W]):
         windows: Callable[[Closed], list[W]],
         saved: bytes | None,
     ) -> None:
-        state = unpack_or_cold("detect_step", self.FORMAT, saved)
+        state = unpack_or_cold("detect_step", self.FORMAT, saved, tuple[bytes, list[Closed]])
         detection, todo = state if state is not None else (None, [])
         self.detection = make(detection)
         self.windows = windows
@@ -205,9 +205,9 @@ class GpuWindowStep(StatefulBatchLogic[GpuPart, Closed, bytes]):
         return pack("gpu_window_step", self.FORMAT, (self.watermarks.snapshot(), self.merge.snapshot()))
 
     @classmethod
-    def saved_parts(cls, saved: bytes | None) -> tuple[Any, bytes | None]:
+    def saved_parts(cls, saved: bytes | None) -> tuple[SavedWatermarks | None, bytes | None]:
         """Watermarks and the merge's envelope from a snapshot; nothing known if it cannot be read."""
-        state = unpack_or_cold("gpu_window_step", cls.FORMAT, saved)
+        state = unpack_or_cold("gpu_window_step", cls.FORMAT, saved, tuple[SavedWatermarks, bytes])
         return state if state is not None else (None, None)
 
 

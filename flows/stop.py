@@ -1,4 +1,4 @@
-"""A clean stop: SIGTERM and Ctrl-C let what was read flow to its end, within bounded time."""
+"""A clean stop: SIGTERM, Ctrl-C and a closed terminal let what was read flow to its end, within bounded time."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ import structlog
 GRACE_S = 8.5
 """A stop takes no longer: orchestrators kill after 10 s or more. Whatever is left then is on disk or is read again."""
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 @contextmanager
 def on_signal(grace_s: float = GRACE_S) -> Iterator[threading.Event]:
-    """Yield an event that SIGTERM and Ctrl-C set; they do nothing else. A second one ends the process at once.
+    """Yield an event that SIGTERM, Ctrl-C and SIGHUP set; they do nothing else. A second one ends the process at once.
+
+    A signal that is ignored already (`nohup`) stays so.
 
     The process ends with code 0 when the block has not been left within `grace_s`: a crash at any moment loses nothing,
     so neither does an end by the clock. Use it in the main thread.
@@ -36,7 +38,7 @@ def on_signal(grace_s: float = GRACE_S) -> Iterator[threading.Event]:
         watchdog.start()
         structlog.get_logger().info("stopping", signal=signal.Signals(number).name)
 
-    before = {number: signal.signal(number, stop) for number in _SIGNALS}
+    before = {number: signal.signal(number, stop) for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN}
     try:
         yield asked
     finally:

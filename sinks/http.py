@@ -69,14 +69,15 @@ def check_url(url: Secret, what: str, *, allow_http: bool = False) -> None:
     Raises
     ------
     BadSettings
-        Not an absolute http(s) address, or plain HTTP to another machine.
+        Not an absolute http(s) address of visible ASCII characters (a backslash is read differently by different
+        parsers), or plain HTTP to another machine.
     """
     try:
         parts = urlsplit(url.reveal())
         host, _ = parts.hostname, parts.port
     except ValueError:
         host = None
-    if not host or parts.scheme not in ("http", "https") or re.search(r"[\s\x00-\x1f]", url.reveal()):
+    if not host or parts.scheme not in ("http", "https") or re.search(r"[^!-\[\]-~]", url.reveal()):
         raise BadSettings(f"{what}: `url` must be an absolute address that starts with https://")
     if parts.scheme == "http" and not allow_http and not is_loopback(host):
         raise BadSettings(f"{what}: `url` must start with https:// (plain http is for this machine only)")

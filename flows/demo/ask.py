@@ -6,8 +6,10 @@ import sys
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from sinks.clickhouse.client import connect
+from sinks.wording import clean
 
 
 def main(folder: str, question: str) -> None:
@@ -16,7 +18,7 @@ def main(folder: str, question: str) -> None:
     answer = client.query(question)
     table = Table(*answer.column_names)
     for row in answer.result_rows:
-        table.add_row(*(str(value) for value in row))
+        table.add_row(*(Text(clean(str(value))) for value in row))  # no markup, no escape sequences
     Console().print(table)
     client.close()
 

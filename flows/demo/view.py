@@ -18,6 +18,7 @@ from rich.text import Text
 from flows.steps import Closed, Priced, PricedGpus
 from schemas.incident import Incident
 from schemas.money import to_usd
+from sinks.wording import clean
 
 BARS = "▁▂▃▄▅▆▇█"
 COLOURS = {"info": "cyan", "warning": "yellow", "error": "red", "critical": "bold white on red"}
@@ -145,7 +146,12 @@ class Board:
         for team, pico in sorted(self.spend.items(), key=lambda kv: (-kv[1], kv[0]))[:8]:
             share = pico / whole
             bar = "█" * round(share * 30)
-            table.add_row(team or "(none)", f"{self.requests_by_team[team]:,}", usd(to_usd(pico)), f"{bar} {share:.0%}")
+            table.add_row(
+                Text(clean(team) or "(none)"),
+                f"{self.requests_by_team[team]:,}",
+                usd(to_usd(pico)),
+                f"{bar} {share:.0%}",
+            )
         return table
 
     def _incidents(self) -> RenderableType:
@@ -166,7 +172,7 @@ class Board:
             table.add_row(
                 incident.opened_at[11:16],
                 Text(incident.kind, style=COLOURS[incident.severity]),
-                Text(incident.summary),
+                Text(clean(incident.summary)),
                 sparkline(incident.sparkline),
             )
         return table

@@ -19,8 +19,9 @@ from flows.incidents.policy import Policy
 from flows.incidents.row import Row
 from flows.incidents.silences import Silences
 from flows.incidents.tracks import NO_FAILURES, Observation, Track, hits
-from flows.state import pack, unpack_or_cold
-from schemas.findings import Findings, Progress, Report
+from flows.state import fingerprint, pack, unpack_or_cold
+from schemas.cause import CAUSES
+from schemas.findings import BASELINE, HISTORY, Findings, Progress, Report
 from schemas.incident import SEVERITIES, Incident
 from schemas.series import Series
 
@@ -34,6 +35,8 @@ SYMPTOM_OF: dict[str, frozenset[str]] = {
 
 _UPDATE_AT = 2.0
 """An incident is told again when its impact has grown by this factor."""
+
+_Saved = tuple[dict[str, int], dict[int, list[Report]], dict[tuple[str, Series], Track], dict[str, Open], int]
 
 
 class Judge:
@@ -57,7 +60,7 @@ class Judge:
         What `snapshot` returned.
     """
 
-    FORMAT = 2
+    FORMAT = fingerprint(2, BASELINE, HISTORY, CAUSES)
 
     def __init__(
         self,
@@ -82,7 +85,7 @@ class Judge:
         self._progress = dict.fromkeys(shards, -(2**62))
         self._waiting: dict[int, list[Report]] = {}
         self._tracks: dict[tuple[str, Series], Track] = {}
-        state = unpack_or_cold("judge", self.FORMAT, saved)
+        state = unpack_or_cold("judge", self.FORMAT, saved, _Saved)
         if state is not None:
             progress, self._waiting, self._tracks, self.open, self.suppressed = state
             self._progress = {name: progress.get(name, at) for name, at in self._progress.items()}

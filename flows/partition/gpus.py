@@ -14,7 +14,7 @@ from flows.partition.position import Judged, Position, Rows, SavedPosition
 from flows.partition.reading import Reader
 from flows.partition.refusals import Rejections
 from flows.partition.request_rows import AMOUNT
-from flows.partition.saved import read_state, write_state
+from flows.state import pack, unpack
 from schemas.block import Block
 from schemas.columns import GPU_DIMENSIONS, GpuColumns
 from schemas.dead_letter import DeadLetter
@@ -24,6 +24,8 @@ from schemas.formats.gpu import NO_GPU_IDENTITY
 from schemas.gpu_event import GpuEvent
 
 COMPONENT = "gpu-partition"
+FORMAT = 1
+"""Raised with every change of what the saved state means."""
 
 
 @dataclass(slots=True)
@@ -60,7 +62,7 @@ class GpuPartition:
     ) -> None:
         if format.stream != "gpus":
             raise BadSettings(f"format {format.name} holds no GPU samples; topic {topic} needs a GPU format")
-        saved = read_state(COMPONENT, state, _Saved) if state is not None else None
+        saved = unpack(COMPONENT, FORMAT, state, _Saved) if state is not None else None
         self.topic, self.partition = topic, partition
         self._reader = Reader(format, GpuEvent, max_message_bytes)
         self._max_clock_ahead_ns = max_clock_ahead_ns
@@ -80,7 +82,7 @@ class GpuPartition:
 
     def snapshot(self) -> bytes:
         """State for a restart after the last block."""
-        return write_state(COMPONENT, _Saved(self._position.save()))
+        return pack(COMPONENT, FORMAT, _Saved(self._position.save()))
 
     def feed(self, block: Block) -> GpuBatch:
         """Read the partition's next messages. Never raises for what they hold."""

@@ -22,7 +22,7 @@ from flows.partition.prefixes import Prefixes, SavedPrefixes
 from flows.partition.reading import Reader
 from flows.partition.refusals import Rejections
 from flows.partition.request_rows import RequestRows
-from flows.partition.saved import read_state, write_state
+from flows.state import pack, unpack
 from schemas.block import Block
 from schemas.columns import DIMENSIONS, Coded, IntArray, RequestColumns
 from schemas.dead_letter import DeadLetter
@@ -31,6 +31,8 @@ from schemas.formats.base import Format
 from schemas.request_event import RequestEvent
 
 COMPONENT = "request-partition"
+FORMAT = 1
+"""Raised with every change of what the saved state means."""
 
 
 @dataclass(slots=True)
@@ -112,7 +114,7 @@ class RequestPartition:
         unknown = [name for name in group_dimensions if name not in DIMENSIONS]
         if unknown:
             raise BadSettings(f"unknown dimensions {', '.join(unknown)}; known: {', '.join(DIMENSIONS)}")
-        saved = read_state(COMPONENT, state, _Saved) if state is not None else None
+        saved = unpack(COMPONENT, FORMAT, state, _Saved) if state is not None else None
         self.topic, self.partition = topic, partition
         self._reader = Reader(format, RequestEvent, max_message_bytes)
         self._max_clock_ahead_ns = max_clock_ahead_ns
@@ -139,7 +141,7 @@ class RequestPartition:
     def snapshot(self) -> bytes:
         """State for a restart after the last block, bounded by the sizes of the tables."""
         tables = {name: table.save() for name, table in self._tables.items()}
-        return write_state(COMPONENT, _Saved(self._position.save(), tables, self._prefixes.save()))
+        return pack(COMPONENT, FORMAT, _Saved(self._position.save(), tables, self._prefixes.save()))
 
     def feed(self, block: Block) -> RequestBatch:
         """Read the partition's next messages. Never raises for what they hold."""

@@ -33,6 +33,9 @@ _IDENTITY = ("key", "series", "series_key")
 
 Columns = dict[str, npt.NDArray[Any]]
 
+SavedBank = tuple[Columns, dict[str, list[str]], list[GpuKey], dict[Place, tuple[str, int]]]
+"""Numbers and texts by column, keys in the order of their slots, places."""
+
 
 class GpuBank:
     """Carried state of all GPUs, one slot each, as columns.
@@ -153,14 +156,14 @@ class GpuBank:
                 return False
         return True
 
-    def snapshot(self) -> Any:
-        """Picklable state; series are named again from key and place."""
+    def snapshot(self) -> SavedBank:
+        """State for `restore`; series are named again from key and place."""
         n = len(self.slots)
         columns = {name: self.columns[name][:n] for name in (*_TIMES, *_FLOATS, *_INTS)}
         texts = {name: self.columns[name][:n].tolist() for name in _TEXTS}
         return columns, texts, list(self.slots), self.places
 
-    def restore(self, saved: Any) -> None:
+    def restore(self, saved: SavedBank) -> None:
         """Take over a snapshot."""
         columns, texts, keys, self.places = saved
         self.columns = _fresh(len(keys)) | columns

@@ -8,20 +8,19 @@ See docs/gpus.md.
 
 from __future__ import annotations
 
-from typing import Any
-
-import structlog
-
-from flows.state import pack, unpack
-from flows.windows.gpu_bank import GpuBank
+from flows.state import fingerprint, pack, say_cold, unpack
+from flows.windows.gpu_bank import GpuBank, SavedBank
 from flows.windows.gpu_rollups import UNATTRIBUTED, changed_rows, gpu_features, windows_of
-from flows.windows.gpu_samples import GpuPartials, GpuSamples, fold_gpus
+from flows.windows.gpu_samples import NUMBERS, GpuPartials, GpuSamples, fold_gpus
 from flows.windows.gpu_states import StateRules, account
 from flows.windows.watermark import AFTER_ALL, BEFORE_ALL
 from schemas.errors import StateUnreadable
-from schemas.gpu_window import GpuWindows
+from schemas.gpu_window import OWNER_DIMS, GpuWindows
 
 __all__ = ["UNATTRIBUTED", "GpuMerge", "GpuPartials", "GpuSamples", "fold_gpus", "gpu_features"]
+
+_Samples = dict[int, list[GpuSamples]]
+_Saved = tuple[int, int, int, _Samples, _Samples, _Samples, SavedBank, SavedBank, SavedBank | None, int]
 
 
 class GpuMerge:
@@ -49,7 +48,7 @@ class GpuMerge:
         What `snapshot` returned; if it cannot be read, the merge starts cold and says so in the log.
     """
 
-    FORMAT = 1
+    FORMAT = fingerprint(1, NUMBERS, OWNER_DIMS)
 
     def __init__(
         self,
@@ -93,7 +92,7 @@ class GpuMerge:
             try:
                 self.restore(saved)
             except StateUnreadable as problem:
-                structlog.get_logger().warning("cold start", component="gpu_merge", why=str(problem))
+                say_cold("gpu_merge", problem)
 
     def __len__(self) -> int:
         """Number of GPUs that are remembered."""
@@ -164,7 +163,7 @@ class GpuMerge:
         """State for `saved` and `restore`."""
         # An empty bank is falsy, so the question is whether there is one.
         fork = None if self._fork is None else self._fork.snapshot()
-        state: Any = (
+        state: _Saved = (
             self.window_ns, self.watermark_ns, self.dropped, self._open, self._late, self._closed,
             self._first.snapshot(), self._final.snapshot(), fork, self._compacted_ms,
         )  # fmt: skip
@@ -178,7 +177,7 @@ class GpuMerge:
         StateUnreadable
             Truncated, foreign, of another format, or taken with another window length.
         """
-        state = unpack("gpu_merge", self.FORMAT, saved)
+        state = unpack("gpu_merge", self.FORMAT, saved, _Saved)
         if state[0] != self.window_ns:
             raise StateUnreadable(
                 f"gpu_merge: saved with windows of {state[0] / 1e9:g} s, now they are {self.window_ns / 1e9:g} s"

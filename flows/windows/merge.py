@@ -13,15 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from flows.state import pack, unpack_or_cold
+from flows.state import fingerprint, pack, unpack_or_cold
 from flows.windows.partials import Partials, Rows, merge_rows, take_rows
-from flows.windows.watermark import AFTER_ALL, BEFORE_ALL, Watermarks
-from schemas.request_window import COLUMN, QUANTILES, SKETCHES, RequestWindows
+from flows.windows.watermark import AFTER_ALL, BEFORE_ALL, SavedWatermarks, Watermarks
+from schemas.request_window import COLUMN, QUANTILES, SKETCHES, SUMS, RequestWindows
 from schemas.series import Series
 from schemas.sketch import quantiles
 
 _COMPACT_AT = 16
 """Partials of one window that are held apart before they are added up."""
+
+_Saved = tuple[SavedWatermarks, dict[int, list[Rows]], dict[int, list[Rows]], dict[int, Rows], int, int]
 
 
 class RequestMerge:
@@ -39,7 +41,7 @@ class RequestMerge:
         What `snapshot` returned.
     """
 
-    FORMAT = 1
+    FORMAT = fingerprint(1, SUMS, SKETCHES)
 
     def __init__(
         self,
@@ -62,7 +64,7 @@ class RequestMerge:
         self._late: dict[int, list[Rows]] = {}
         self._closed: dict[int, Rows] = {}
         """Version 1 of windows that may still get a version 2."""
-        state = unpack_or_cold("request_merge", self.FORMAT, saved)
+        state = unpack_or_cold("request_merge", self.FORMAT, saved, _Saved)
         if state is not None:
             marks, self._open, self._late, self._closed, self.dropped, self.folded = state
             self.watermarks.restore(marks)
@@ -113,7 +115,7 @@ class RequestMerge:
 
     def snapshot(self) -> bytes:
         """State for `saved`."""
-        state: Any = (
+        state: _Saved = (
             self.watermarks.snapshot(), self._open, self._late, self._closed, self.dropped, self.folded
         )  # fmt: skip
         return pack("request_merge", self.FORMAT, state)

@@ -10,6 +10,9 @@ BEFORE_ALL = -(2**62)
 AFTER_ALL = 2**62
 """Watermark of a partition that has ended (the end of a file)."""
 
+SavedWatermarks = tuple[dict[str, int], list[str], int]
+"""By partition; the idle ones; the minimum."""
+
 
 class Watermarks:
     """Watermarks of all partitions of one stream, and their minimum.
@@ -39,11 +42,11 @@ class Watermarks:
             self.now_ns = max(self.now_ns, min(live))
         return self.now_ns
 
-    def snapshot(self) -> tuple[dict[str, int], list[str], int]:
-        """Picklable copy of the state."""
+    def snapshot(self) -> SavedWatermarks:
+        """Copy of the state, for `restore`."""
         return dict(self._at), sorted(self._idle), self.now_ns
 
-    def restore(self, saved: tuple[dict[str, int], list[str], int]) -> None:
+    def restore(self, saved: SavedWatermarks) -> None:
         """Take over a snapshot; partitions that no longer exist are dropped."""
         at, idle, self.now_ns = saved
         for name in self._at:

@@ -11,8 +11,9 @@
 CREATE ROLE IF NOT EXISTS tidegauge_writer;
 GRANT SELECT, INSERT ON tidegauge.* TO tidegauge_writer;
 
+-- Not ALTER TABLE as a whole: that would be the right to delete rows and to drop columns and partitions.
 CREATE ROLE IF NOT EXISTS tidegauge_migrator;
-GRANT SELECT, INSERT, CREATE DATABASE, CREATE TABLE, CREATE VIEW, DROP VIEW, ALTER TABLE ON tidegauge.* TO tidegauge_migrator;
+GRANT SELECT, INSERT, CREATE DATABASE, CREATE TABLE, CREATE VIEW, DROP VIEW, ALTER ADD COLUMN, ALTER MODIFY COLUMN, ALTER ADD INDEX, ALTER MODIFY TTL ON tidegauge.* TO tidegauge_migrator;
 GRANT TABLE ENGINE ON ReplacingMergeTree TO tidegauge_migrator;
 
 CREATE ROLE IF NOT EXISTS tidegauge_reader;
@@ -22,6 +23,6 @@ GRANT SELECT ON tidegauge.* TO tidegauge_reader;
 -- passes and every panel fails.
 CREATE SETTINGS PROFILE IF NOT EXISTS tidegauge_reader
     SETTINGS readonly = 1,
-             max_execution_time = 60 CHANGEABLE_IN_READONLY,
+             max_execution_time = 60 MIN 1 MAX 120 CHANGEABLE_IN_READONLY,
              max_memory_usage = 4000000000,
              max_result_rows = 1000000;

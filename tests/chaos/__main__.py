@@ -12,9 +12,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.chaos.scenarios import SCENARIOS
 from tests.chaos.form import LONG, SHORT, Servers
 from tests.chaos.report import Row, markdown
+from tests.chaos.scenarios import SCENARIOS
 from tests.servers.cache import free_port
 from tests.servers.clickhouse import ClickHouseServer
 from tests.servers.kafka import KafkaBroker

@@ -46,7 +46,7 @@ def start() -> Iterator[Any]:
         it.communicate()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_lets_the_process_end_by_itself(start: Any, number: signal.Signals) -> None:
     it = start(grace_s=60.0, polite=True)
     it.send_signal(number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import random
 import sqlite3
@@ -322,7 +323,7 @@ def _spoil(store: Path, step: str) -> int:
     return len({key for _, key, _, _ in rows})
 
 
-@pytest.mark.parametrize("how", ["truncated", "foreign", "unfinished"])
+@pytest.mark.parametrize("how", ["truncated", "foreign", "unfinished", "forged", "damaged record"])
 def test_a_store_that_cannot_be_read_is_a_cold_start_from_the_beginning(
     how: str, broker: EmbeddedBroker, undisturbed: dict[Any, Any], tmp_path: Path, capsys: Any
 ) -> None:
@@ -333,6 +334,10 @@ def test_a_store_that_cannot_be_read_is_a_cold_start_from_the_beginning(
         store.write_bytes(store.read_bytes()[:5_000])
     elif how == "foreign":
         store.write_bytes(b"not a database" * 100)
+    elif how == "forged":
+        _replace_a_record(store, pickle.dumps(Intruder(tmp_path / "intruder")))
+    elif how == "damaged record":
+        _replace_a_record(store, pickle.dumps((17, b"..."))[:-3])
     else:
         store.unlink()
         sqlite3.connect(store).close()
@@ -344,3 +349,22 @@ def test_a_store_that_cannot_be_read_is_a_cold_start_from_the_beginning(
     said = capsys.readouterr()
     assert "recovery store" in said.out + said.err
     assert kept == undisturbed
+    assert not (tmp_path / "intruder").exists(), "what was in the store has run"
+
+
+class Intruder:
+    """Unpickled, it makes a folder."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self.mark),)
+
+
+def _replace_a_record(store: Path, content: bytes) -> None:
+    db = sqlite3.connect(store)
+    changed = db.execute("UPDATE snaps SET ser_change = ? WHERE step_id = 'tidegauge.requests'", (content,)).rowcount
+    db.commit()
+    db.close()
+    assert changed

@@ -112,6 +112,65 @@ def test_an_error_names_path_and_line_and_what_to_do(text: str, path: str, line:
     assert "hunter2" not in message
 
 
+@pytest.mark.parametrize(
+    ("text", "path", "line", "instead"),
+    [
+        ("kafka:\n  options:\n    sasl.password: MARK\n", "$.kafka.options.sasl.password", 3, "sasl_password_file"),
+        ("kafka:\n  options:\n    ssl.key.password: MARK\n", "$.kafka.options.ssl.key.password", 3, "${VARIABLE}"),
+        ("kafka:\n  options: {ssl.key.pem: MARK}\n", "$.kafka.options.ssl.key.pem", 2, "${VARIABLE}"),
+        (
+            "kafka:\n  options: {ssl.keystore.password: MARK}\n",
+            "$.kafka.options.ssl.keystore.password",
+            2,
+            "${VARIABLE}",
+        ),
+        (
+            "kafka:\n  options: {sasl.oauthbearer.client.secret: MARK}\n",
+            "$.kafka.options.sasl.oauthbearer.client.secret",
+            2,
+            "${VARIABLE}",
+        ),
+        (
+            "kafka:\n  options: {sasl.oauthbearer.config: MARK}\n",
+            "$.kafka.options.sasl.oauthbearer.config",
+            2,
+            "${VARIABLE}",
+        ),
+        ("clickhouse:\n  password: 'MARK${HOME}'\n", "$.clickhouse.password", 2, "password_file"),
+        ("clickhouse:\n\n  url: http://a:MARK@db:8123/x\n", "$.clickhouse.url", 3, "password_file"),
+        ("incidents:\n  runbook_url: https://a:MARK@x/\n", "$.incidents.runbook_url", 2, "${VARIABLE}"),
+        ("destinations:\n  - {name: a, type: pagerduty, secret: MARK}\n", "$.destinations[0].secret", 2, "secret_file"),
+        (
+            "destinations:\n  - {name: a, type: alertmanager, url: 'https://u:MARK@am'}\n",
+            "$.destinations[0].url",
+            2,
+            "url_file",
+        ),
+        (
+            "destinations:\n  - name: a\n    type: slack\n    url: https://hooks.slack.com/services/MARK\n",
+            "$.destinations[0].url",
+            4,
+            "url_file",
+        ),
+    ],
+)
+def test_no_secret_stands_in_the_file(text: str, path: str, line: int, instead: str) -> None:
+    with pytest.raises(BadSettings, match="must not stand in the file") as caught:
+        parse(text.replace("MARK", "hunter2"), "tidegauge.yaml", {"HOME": "x"})
+    message = str(caught.value)
+    assert f"`{path}` (tidegauge.yaml, line {line})" in message
+    assert instead in message
+    assert "hunter2" not in message
+    if "@" not in text:
+        given = text.replace("MARK", "'${M}'").replace("''", "'").replace("${HOME}'", "")
+        assert "hunter2" not in str(shown(parse(given, "t.yaml", {"M": "hunter2"})))
+
+
+def test_an_address_without_a_secret_may_stand_in_the_file() -> None:
+    text = "destinations: [{name: a, type: webhook, url: 'https://u@x/y'}, {name: b, type: slack, url: 'http://127.0.0.1:1/x'}]"
+    assert parse(text, "t.yaml", {}).destinations[1].url == "http://127.0.0.1:1/x"
+
+
 def test_a_missing_file_is_a_settings_error(tmp_path: Path) -> None:
     with pytest.raises(BadSettings, match="cannot be read"):
         load(str(tmp_path / "absent.yaml"))

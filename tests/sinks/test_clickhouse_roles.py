@@ -40,7 +40,7 @@ def users_xml() -> str:
             grants[match[2]].append(match[1])
     (profile,) = (s for s in statements() if s.startswith("CREATE SETTINGS PROFILE"))
     values = dict(re.findall(r"(\w+) = (\d+)", profile))
-    changeable = re.findall(r"(\w+) = \d+ CHANGEABLE_IN_READONLY", profile)
+    changeable = re.findall(r"(\w+) = \d+ MIN (\d+) MAX (\d+) CHANGEABLE_IN_READONLY", profile)
     users = "".join(
         f"<{user}><password>{PASSWORD}</password><networks><ip>127.0.0.1</ip></networks><quota>default</quota>"
         f"<profile>{'reader' if user == 'reader' else 'default'}</profile>"
@@ -48,7 +48,10 @@ def users_xml() -> str:
         for user, role in PARTS.items()
     )
     settings = "".join(f"<{name}>{value}</{name}>" for name, value in values.items())
-    constraints = "".join(f"<{name}><changeable_in_readonly/></{name}>" for name in changeable)
+    constraints = "".join(
+        f"<{name}><min>{least}</min><max>{most}</max><changeable_in_readonly/></{name}>"
+        for name, least, most in changeable
+    )
     return (
         f"<clickhouse><quotas><default/></quotas><profiles><default/><reader>{settings}"
         f"<constraints>{constraints}</constraints></reader></profiles><users>{users}{SERVER_ITSELF}</users></clickhouse>"
@@ -90,6 +93,66 @@ def test_the_writer_inserts_and_cannot_drop(as_user: Any, writer_for: Any) -> No
     for statement in ("DROP TABLE requests", "TRUNCATE TABLE requests", "ALTER TABLE requests DELETE WHERE 1"):
         with pytest.raises(DatabaseError, match="ACCESS_DENIED"):
             client.command(statement)
+    client.close()
+
+
+DESTRUCTIVE = (
+    "DROP TABLE requests",
+    "TRUNCATE TABLE requests",
+    "ALTER TABLE requests DELETE WHERE 1",
+    "DELETE FROM requests WHERE 1",
+    "ALTER TABLE requests UPDATE team = '' WHERE 1",
+    "ALTER TABLE requests DROP PARTITION tuple()",
+    "ALTER TABLE requests DROP COLUMN team",
+    "ALTER TABLE requests CLEAR COLUMN team",
+    "DETACH TABLE requests",
+    "RENAME TABLE requests TO gone",
+    "OPTIMIZE TABLE requests FINAL",
+    "DROP DATABASE tidegauge",
+    "CREATE USER intruder",
+    "GRANT SELECT ON *.* TO reader",
+    "SYSTEM SHUTDOWN",
+    "KILL QUERY WHERE 1",
+)
+OUTSIDE = (
+    "SELECT * FROM system.users",
+    "SELECT * FROM system.named_collections",
+    "SELECT * FROM url('http://127.0.0.1:1/', CSV, 'a String')",
+    "SELECT * FROM file('/etc/passwd', LineAsString)",
+    "SELECT * FROM remote('127.0.0.1', system.users)",
+    "SELECT * FROM s3('http://127.0.0.1:1/bucket/k', 'CSV', 'a String')",
+    "SELECT * FROM mysql('127.0.0.1:1', 'a', 'b', 'c', 'd')",
+    "CREATE TABLE tidegauge.intruder (a Int8) ENGINE = URL('http://127.0.0.1:1/', CSV)",
+    "CREATE DICTIONARY tidegauge.intruder (a Int8) PRIMARY KEY a SOURCE(FILE(path '/etc/passwd' format 'CSV')) "
+    "LAYOUT(FLAT()) LIFETIME(0)",
+)
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("user", sorted(PARTS))
+def test_nobody_destroys_anything_or_reaches_outside(as_user: Any, user: str) -> None:
+    client = as_user(user)
+    for statement in (*DESTRUCTIVE, *OUTSIDE):
+        with pytest.raises(DatabaseError, match=r"ACCESS_DENIED|READONLY|Not enough privileges|readonly") as caught:
+            client.command(statement)
+        assert "SYNTAX" not in str(caught.value), statement
+    client.close()
+
+
+@pytest.mark.server
+def test_the_reader_cannot_lift_its_limits(as_user: Any) -> None:
+    client = as_user("reader")
+    for setting in (
+        "max_execution_time = 0",
+        "max_execution_time = 121",
+        "max_memory_usage = 0",
+        "max_result_rows = 0",
+        "readonly = 0",
+    ):
+        with pytest.raises(DatabaseError, match=r"READONLY|readonly|SETTING_CONSTRAINT_VIOLATION|should(n't| not) be"):
+            client.query(f"SELECT 1 SETTINGS {setting}")
+    with pytest.raises(DatabaseError, match=r"TOO_MANY_ROWS|Limit for result exceeded"):
+        client.query("SELECT number FROM numbers(1000001)")
     client.close()
 
 

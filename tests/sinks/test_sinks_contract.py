@@ -185,7 +185,34 @@ def test_content_is_sent_as_json(sink: Sink[Incident], server: Receiver) -> None
 
 @pytest.mark.parametrize("kind_", ["slack", "pagerduty", "webhook"])
 @pytest.mark.parametrize(
-    "url", ["http://hooks.example/x", "ftp://hooks.example", "hooks.example", "https://", "https://a b/"]
+    "url",
+    [
+        "http://hooks.example/x",
+        "ftp://hooks.example",
+        "hooks.example",
+        "https://",
+        "https://a b/",
+        "file:///etc/passwd",
+        # what only looks like this machine
+        "http://localhost.hooks.example/",
+        "http://127.0.0.1.hooks.example/",
+        "http://127.0.0.1@hooks.example/",
+        "http://localhost:80@hooks.example/",
+        "http://hooks.example#@127.0.0.1/",
+        "http://hooks.example\\@127.0.0.1/",
+        "http://2130706433/",
+        "http://0x7f.1/",
+        "http://127.1/",
+        "http://0/",
+        "http://0.0.0.0/",
+        "http://[::]/",
+        "http://[::ffff:127.0.0.1]/",
+        "http://localhost./",
+        "http://\uff11\uff12\uff17.0.0.1/",
+        "http://loc\u00adalhost/",
+        "http://127\u30020.0.1/",
+        "http://\u2460.0.0.1/",
+    ],
 )
 def test_addresses_off_this_machine_must_be_https(kind_: str, url: str) -> None:
     with pytest.raises(BadSettings) as caught:
