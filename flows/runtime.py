@@ -23,6 +23,7 @@ from flows.pricing import PriceBook
 from flows.recovery_store import open_store
 from flows.settings import Destination, Settings
 from flows.settings_file import secret
+from flows.stall import KIND, StallWatch
 from flows.warm_types import warm_types
 from schemas.incident import Incident
 from sinks import build_sink
@@ -82,6 +83,7 @@ class Runtime:
             )
         )
         self.health: HealthServer | None = None
+        self.stalls = self._watch_stalls(own / "stall.json")
 
     def __enter__(self) -> Runtime:
         return self
@@ -92,8 +94,10 @@ class Runtime:
         self.close()
 
     def serve(self) -> HealthServer | None:
-        """Start `/metrics` and health, if the settings want them."""
+        """Start `/metrics` and health, if the settings want them, and watch whether the flow stands still."""
         m = self.settings.metrics
+        if self.stalls is not None:
+            self.stalls.start()
         if m.enabled:
             self.health = HealthServer(self.registry, m.host, m.port, self._missing)
         return self.health
@@ -129,6 +133,8 @@ class Runtime:
     def close(self) -> None:
         """Deliver what is on its way, then let go of everything."""
         log = structlog.get_logger()
+        if self.stalls is not None:
+            self.stalls.close()
         if self.notifier is not None:
             if not self.notifier.drain(self.drain_s):
                 log.warning("incidents wait in the outbox for the next start", path=str(self.state_dir))
@@ -141,9 +147,15 @@ class Runtime:
             self.health.close()
 
     def _missing(self) -> str:
-        if self.writer is not None and self.writer.status().get("blocked"):
-            return "the spool is full and the database does not take rows"
-        return next((what for waits in self.waits_for if (what := waits())), "")
+        return self._stalled() or next((what for waits in self.waits_for if (what := waits())), "")
+
+    def _stalled(self) -> str:
+        """Why the flow waits for the database; empty while it does not."""
+        status = self.writer.status() if self.writer is not None else {}
+        if not status.get("blocked"):
+            return ""
+        trouble = "" if status["healthy"] else f" ({status['last_error']})"
+        return f"{status['blocked_reason']} and ClickHouse does not take rows{trouble}"
 
     def _open_writer(self, spool: Path) -> Writer | None:
         c = self.settings.clickhouse
@@ -194,6 +206,27 @@ class Runtime:
         }
         routes = [Route(r.destinations, r.kinds, r.teams, r.min_severity, r.continue_) for r in s.routes]
         return Notifier(sinks, Router(routes, list(sinks)), outbox)
+
+    def _watch_stalls(self, path: Path) -> StallWatch | None:
+        if self.writer is None or self.notifier is None:
+            return None
+        writer, notifier, i = self.writer, self.notifier, self.settings.incidents
+
+        def accept(incidents: Sequence[Incident]) -> None:
+            notifier.accept(incidents)
+            self.metrics.on_incidents(incidents)
+
+        return StallWatch(
+            self._stalled,
+            accept,
+            path,
+            process=self.process,
+            policy=self.parts.policies[KIND],
+            silences=self.parts.silences,
+            record=writer.incidents,
+            dashboard_url=i.dashboard_url,
+            runbook_url=i.runbook_url,
+        )
 
     def pressure(self) -> dict[str, float]:
         """What the outputs are under, for the watch over the flow itself."""
