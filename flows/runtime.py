@@ -27,7 +27,7 @@ from flows.stall import KIND, StallWatch
 from flows.warm_types import warm_types
 from schemas.incident import Incident
 from sinks import build_sink
-from sinks.clickhouse.client import connect, describe, is_transport
+from sinks.clickhouse.client import connect, describe, is_temporary
 from sinks.clickhouse.migrate import migrate
 from sinks.clickhouse.writer import Writer
 from sinks.delivery import Notifier
@@ -178,9 +178,9 @@ class Runtime:
         try:
             open_client().close()
         except Exception as problem:
-            if not is_transport(problem):
+            if not is_temporary(problem):
                 raise
-            structlog.get_logger().warning("the database does not answer; rows wait for it", why=describe(problem))
+            structlog.get_logger().warning("the database takes nothing; rows wait for it", why=describe(problem))
         return Writer(open_client, spool_dir=spool, spool_bytes=c.spool_bytes)
 
     def _open_notifier(self, outbox: Path, topic: bool) -> Notifier | None:
