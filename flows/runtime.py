@@ -12,6 +12,7 @@ import msgspec
 import structlog
 from bytewax.run import cli_main
 from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import ClickHouseError
 from prometheus_client import CollectorRegistry
 
 from flows.assembly import Parts
@@ -25,6 +26,7 @@ from flows.settings import Destination, Settings
 from flows.settings_file import secret
 from flows.stall import KIND, StallWatch
 from flows.warm_types import warm_types
+from schemas.errors import DeliveryFailed
 from schemas.incident import Incident
 from sinks import build_sink
 from sinks.clickhouse.client import connect, describe, is_temporary
@@ -178,6 +180,12 @@ class Runtime:
         try:
             open_client().close()
         except Exception as problem:
+            if isinstance(problem, ClickHouseError) and not is_temporary(problem):
+                raise DeliveryFailed(
+                    f"clickhouse: the tables cannot be brought up to date: {describe(problem, password)}. "
+                    "Give the user the role tidegauge_migrator, or run `tidegauge migrate` as one who has it.",
+                    retryable=False,
+                ) from None
             if not is_temporary(problem):
                 raise
             structlog.get_logger().warning("the database takes nothing; rows wait for it", why=describe(problem))

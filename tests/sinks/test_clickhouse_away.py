@@ -16,6 +16,7 @@ from sinks.clickhouse.migrate import RAW_TABLES, WINDOW_TABLES, migrate
 from tests import builders
 from tests.servers.cache import free_port
 from tests.servers.clickhouse import ClickHouseServer
+from tests.servers.clickhouse_users import MAY_READ, MAY_WRITE, OBSERVER, users
 from tests.servers.disk import SmallDisk
 from tests.servers.proxy import FaultProxy
 from tests.sinks.findings import INCIDENT, LETTER, REPORT
@@ -211,20 +212,10 @@ def test_a_spool_whose_disk_is_full_holds_the_flow_back_and_says_why(
     writer.close()
 
 
-def users(rights: str) -> str:
-    return f"""<clickhouse>
-<profiles><default/><observer><readonly>1</readonly></observer></profiles><quotas><default/></quotas>
-<users>
-  <default><password/><profile>default</profile><quota>default</quota><networks><ip>::/0</ip></networks></default>
-  <writer><password/><quota>default</quota><networks><ip>::/0</ip></networks>{rights}</writer>
-</users></clickhouse>"""
-
-
 READ_ONLY = {
-    "a profile that only reads": "<profile>observer</profile>",
-    "no right to insert": "<profile>default</profile><grants><query>GRANT SELECT ON *.*</query></grants>",
+    "a profile that only reads": OBSERVER,
+    "no right to insert": MAY_READ,
 }
-MAY_WRITE = "<profile>default</profile><grants><query>GRANT SELECT, INSERT ON *.*</query></grants>"
 
 
 @pytest.mark.parametrize("why", READ_ONLY)
@@ -239,7 +230,7 @@ def test_a_database_that_only_lets_read_refuses_by_name_and_gets_everything_afte
         migrate(database, ttl_days_raw=30, ttl_days_windows=400)
         database.close()
         server.kill()
-        server = ClickHouseServer(tmp_path / "server", port, users(READ_ONLY[why]))
+        server.users_xml = users(READ_ONLY[why])
         server.start()
         writer = writer_for(client_factory=lambda: connect(f"http://writer@127.0.0.1:{port}/tidegauge"))
         for i in range(3):
@@ -250,7 +241,7 @@ def test_a_database_that_only_lets_read_refuses_by_name_and_gets_everything_afte
         assert "Not enough privileges" in reason or "readonly" in reason
         assert writer.status()["queued_rows"] == 3 * ROWS
         server.kill()
-        server = ClickHouseServer(tmp_path / "server", port, users(MAY_WRITE))
+        server.users_xml = users(MAY_WRITE)
         server.start()
         database = connect(server.url)
         assert_landed(writer, database, 3 * ROWS)
