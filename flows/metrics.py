@@ -152,8 +152,10 @@ class DeliveryMetrics(Collector):
         if self.writer is not None:
             status = self.writer()
             for key, text in (
-                ("queued_rows", "Rows that wait for the database in memory."),
+                ("queued_rows", "Rows that wait for the database, in memory and on disk."),
+                ("queued_bytes", "Bytes of memory that they use."),
                 ("spooled_bytes", "Bytes of rows that wait on disk."),
+                ("blocked", "1 while the flow waits because there is no room for rows."),
             ):
                 out.append(GaugeMetricFamily(f"tidegauge_clickhouse_{key}", text, value=float(status.get(key, 0))))
             rows = CounterMetricFamily("tidegauge_clickhouse_rows", "Rows inserted.", labels=["table"])

@@ -12,6 +12,7 @@ import msgspec
 import structlog
 from bytewax.run import cli_main
 from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import ClickHouseError
 from prometheus_client import CollectorRegistry
 
 from flows.assembly import Parts
@@ -24,10 +25,12 @@ from flows.private_dir import make_private
 from flows.recovery_store import open_store
 from flows.settings import Destination, Settings
 from flows.settings_file import secret
+from flows.stall import KIND, StallWatch
 from flows.warm_types import warm_types
+from schemas.errors import DeliveryFailed
 from schemas.incident import Incident
 from sinks import build_sink
-from sinks.clickhouse.client import connect, describe, is_transport
+from sinks.clickhouse.client import connect, describe, is_temporary
 from sinks.clickhouse.migrate import migrate
 from sinks.clickhouse.writer import Writer
 from sinks.delivery import Notifier
@@ -83,6 +86,7 @@ class Runtime:
             )
         )
         self.health: HealthServer | None = None
+        self.stalls = self._watch_stalls(own / "stall.json")
 
     def __enter__(self) -> Runtime:
         return self
@@ -93,8 +97,10 @@ class Runtime:
         self.close()
 
     def serve(self) -> HealthServer | None:
-        """Start `/metrics` and health, if the settings want them."""
+        """Start `/metrics` and health, if the settings want them, and watch whether the flow stands still."""
         m = self.settings.metrics
+        if self.stalls is not None:
+            self.stalls.start()
         if m.enabled:
             self.health = HealthServer(self.registry, m.host, m.port, self._missing)
         return self.health
@@ -130,6 +136,8 @@ class Runtime:
     def close(self) -> None:
         """Deliver what is on its way, then let go of everything."""
         log = structlog.get_logger()
+        if self.stalls is not None:
+            self.stalls.close()
         if self.notifier is not None:
             if not self.notifier.drain(self.drain_s):
                 log.warning("incidents wait in the outbox for the next start", path=str(self.state_dir))
@@ -142,9 +150,15 @@ class Runtime:
             self.health.close()
 
     def _missing(self) -> str:
-        if self.writer is not None and self.writer.status().get("blocked"):
-            return "the spool is full and the database does not take rows"
-        return next((what for waits in self.waits_for if (what := waits())), "")
+        return self._stalled() or next((what for waits in self.waits_for if (what := waits())), "")
+
+    def _stalled(self) -> str:
+        """Why the flow waits for the database; empty while it does not."""
+        status = self.writer.status() if self.writer is not None else {}
+        if not status.get("blocked"):
+            return ""
+        trouble = "" if status["healthy"] else f" ({status['last_error']})"
+        return f"{status['blocked_reason']} and ClickHouse does not take rows{trouble}"
 
     def _open_writer(self, spool: Path) -> Writer | None:
         c = self.settings.clickhouse
@@ -167,9 +181,15 @@ class Runtime:
         try:
             open_client().close()
         except Exception as problem:
-            if not is_transport(problem):
+            if isinstance(problem, ClickHouseError) and not is_temporary(problem):
+                raise DeliveryFailed(
+                    f"clickhouse: the tables cannot be brought up to date: {describe(problem, password)}. "
+                    "Give the user the role tidegauge_migrator, or run `tidegauge migrate` as one who has it.",
+                    retryable=False,
+                ) from None
+            if not is_temporary(problem):
                 raise
-            structlog.get_logger().warning("the database does not answer; rows wait for it", why=describe(problem))
+            structlog.get_logger().warning("the database takes nothing; rows wait for it", why=describe(problem))
         return Writer(open_client, spool_dir=spool, spool_bytes=c.spool_bytes)
 
     def _open_notifier(self, outbox: Path, topic: bool) -> Notifier | None:
@@ -195,6 +215,27 @@ class Runtime:
         }
         routes = [Route(r.destinations, r.kinds, r.teams, r.min_severity, r.continue_) for r in s.routes]
         return Notifier(sinks, Router(routes, list(sinks)), outbox)
+
+    def _watch_stalls(self, path: Path) -> StallWatch | None:
+        if self.writer is None or self.notifier is None:
+            return None
+        writer, notifier, i = self.writer, self.notifier, self.settings.incidents
+
+        def accept(incidents: Sequence[Incident]) -> None:
+            notifier.accept(incidents)
+            self.metrics.on_incidents(incidents)
+
+        return StallWatch(
+            self._stalled,
+            accept,
+            path,
+            process=self.process,
+            policy=self.parts.policies[KIND],
+            silences=self.parts.silences,
+            record=writer.incidents,
+            dashboard_url=i.dashboard_url,
+            runbook_url=i.runbook_url,
+        )
 
     def pressure(self) -> dict[str, float]:
         """What the outputs are under, for the watch over the flow itself."""

@@ -10,16 +10,30 @@ from urllib.parse import unquote, urlsplit
 import clickhouse_connect
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError, ProgrammingError
+from clickhouse_connect.driver.httpclient import HttpClient
+from urllib3 import Timeout
 
 from schemas.errors import BadSettings, DeliveryFailed
 
 DEFAULT_DATABASE = "tidegauge"
 
 CONNECT_TIMEOUT_S = 5
+HELLO_TIMEOUT_S = 5
+"""A server that hangs must not hold up a start, nor be noticed late when it is back: its first answers come soon."""
+
 REQUEST_TIMEOUT_S = 60
 """An insert of one batch takes milliseconds; a server that is silent for so long is treated as down."""
 
 MAX_ERROR_CHARS = 300
+
+BUSY_CODES: frozenset[int] = frozenset(
+    {74, 75, 76, 159, 173, 202, 209, 210, 236, 241, 242, 243, 252, 319, 425, 439, 473, 999}
+)
+"""Error codes of a server that cannot just now: files it cannot read, write or open, timeouts, memory it is not given,
+too many queries, sockets, network, an insert broken off, its own memory limit, table read-only, no disk space, too many
+parts, an insert of unknown outcome, system error, no thread to be had, deadlock, Keeper.
+https://github.com/ClickHouse/ClickHouse/blob/master/src/Common/ErrorCodes.cpp
+"""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _SECRETS = re.compile(
@@ -82,7 +96,9 @@ def parse(url: str) -> Address:
     )
 
 
-def connect(url: str, *, password: str | None = None, verify_tls: bool = True) -> Client:
+def connect(
+    url: str, *, password: str | None = None, verify_tls: bool = True, request_timeout_s: int = REQUEST_TIMEOUT_S
+) -> Client:
     """Connect to the database.
 
     The database need not exist yet (`migrate` creates it); the client's `database` attribute names it. Clients of
@@ -96,6 +112,8 @@ def connect(url: str, *, password: str | None = None, verify_tls: bool = True) -
         Of the URL's user; None where the user has none.
     verify_tls
         Whether the server's certificate must be valid.
+    request_timeout_s
+        How long a server may be silent before it is treated as down.
 
     Raises
     ------
@@ -119,7 +137,7 @@ def connect(url: str, *, password: str | None = None, verify_tls: bool = True) -
             "password": password or "",
             "verify": verify_tls,
             "connect_timeout": CONNECT_TIMEOUT_S,
-            "send_receive_timeout": REQUEST_TIMEOUT_S,
+            "send_receive_timeout": min(HELLO_TIMEOUT_S, request_timeout_s),
             # Sessions forbid parallel queries on one client, and nothing here needs them.
             "autogenerate_session_id": False,
         }
@@ -129,8 +147,10 @@ def connect(url: str, *, password: str | None = None, verify_tls: bool = True) -
         where = address.path if address.interface == "chdb" else f"{address.host}:{address.port}"
         # The cause is left out: a driver's exception may carry request headers.
         raise DeliveryFailed(
-            f"clickhouse: cannot connect to {where}: {describe(error, password)}", retryable=is_transport(error)
+            f"clickhouse: cannot connect to {where}: {describe(error, password)}", retryable=is_temporary(error)
         ) from None
+    if isinstance(client, HttpClient):
+        client.timeout = Timeout(connect=CONNECT_TIMEOUT_S, read=request_timeout_s)
     client.database = address.database
     return client
 
@@ -152,3 +172,15 @@ def is_transport(error: BaseException) -> bool:
     if isinstance(error, ProgrammingError):
         return False
     return getattr(error, "code", None) is None and "Code:" not in str(error)
+
+
+def is_busy(error: BaseException) -> bool:
+    """Whether the database was reached and cannot just now, which mends itself or is mended for all tables at once."""
+    return getattr(error, "code", None) in BUSY_CODES
+
+
+def is_temporary(error: BaseException) -> bool:
+    """Whether waiting helps: the database was not reached, or cannot just now."""
+    if isinstance(error, DeliveryFailed):
+        return error.retryable
+    return is_transport(error) or is_busy(error)

@@ -14,7 +14,7 @@ import structlog
 from clickhouse_connect.driver.client import Client
 
 from schemas.errors import DeliveryFailed, StateUnreadable
-from sinks.clickhouse.client import DEFAULT_DATABASE, describe, is_transport
+from sinks.clickhouse.client import DEFAULT_DATABASE, describe, is_busy, is_transport
 from sinks.clickhouse.queue import Batch, Queue
 from sinks.clickhouse.spool import Spool, decode, digest_of, encode
 
@@ -26,12 +26,6 @@ LAST_RETRY_S = 10.0
 
 LAST_REFUSED_RETRY_S = 60.0
 """A refusal (missing table, missing right, wrong type) ends when a person acts, so it is retried more rarely."""
-
-BUSY_CODES: frozenset[int] = frozenset({159, 202, 209, 210, 241, 242, 243, 252, 425, 473})
-"""Error codes of a server that cannot just now: timeouts, too many queries, sockets, network, memory, table read-only,
-no disk space, too many parts, system error, deadlock.
-https://github.com/ClickHouse/ClickHouse/blob/master/src/Common/ErrorCodes.cpp
-"""
 
 SETTINGS: dict[str, Any] = {
     "async_insert": 0,  # batches are made here; the server's own batching would acknowledge rows it can still lose
@@ -223,10 +217,9 @@ class Loader:
     def _failed(self, group: list[Batch], error: Exception) -> None:
         text = describe(error)
         now = self._monotonic()
-        code = getattr(error, "code", None)
         connecting = self._client is None
         out_of_reach = error.retryable if isinstance(error, DeliveryFailed) else is_transport(error)
-        refused = not out_of_reach and code not in BUSY_CODES
+        refused = not out_of_reach and not is_busy(error)
         with self._queue.changed:
             self._failures += 1
             self._last_error = text
@@ -242,8 +235,8 @@ class Loader:
                 if self._failures_in_row == 1:
                     log.warning("clickhouse does not take rows, they wait", error=text, table=group[0].table)
             self._queue.changed.notify_all()
-        if out_of_reach:
-            self._disconnect()
+        # A connection remembers what the server allowed when it was made: after a refusal that may be history.
+        self._disconnect()
 
     def _refuse(self, group: list[Batch], text: str, now: float) -> None:
         table = group[0].table

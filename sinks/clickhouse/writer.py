@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -31,6 +32,9 @@ MEMORY_BYTES = 256_000_000
 
 PATIENCE_S = 0.05
 """How long a checkpoint waits for a healthy server before it writes to disk instead."""
+
+SAID_AGAIN_S = 60.0
+"""Producers that wait again within this time wait for the same reason: it is not logged once more."""
 
 JOIN_TIMEOUT_S = 5.0
 """How long `close` waits for an insert that is under way."""
@@ -87,7 +91,8 @@ class Writer:
         self._queue = Queue(batch_rows=batch_rows, max_delay_s=max_delay_s)
         self._changed = self._queue.changed
         self._spilling = threading.Lock()
-        self._blocked = 0
+        self._blocked = False
+        self._waited_at = -math.inf
         self._spool_error = ""
         self._closed = False
         left = self._spool.recover()
@@ -186,20 +191,21 @@ class Writer:
                     except (SpoolFull, OSError) as error:
                         self._wait_for_room(error, beyond_limit)
                         continue
-                    self._spool_error = ""
                     if not self._queue.stored(batch, file):
                         self._spool.remove(file)
             finally:
-                self._blocked = 0
+                self._blocked = False
 
     def _wait_for_room(self, error: Exception, beyond_limit: bool) -> None:
         full = isinstance(error, SpoolFull)
-        reason = "the spool is full" if full else f"the spool cannot be written ({type(error).__name__})"
+        reason = "the spool is full" if full else f"the spool cannot be written ({_why(error)})"
         if beyond_limit:
             raise DeliveryFailed(f"clickhouse: {reason}; rows of this run would be lost", retryable=True) from error
-        if not self._blocked:
-            log.error("clickhouse: waiting, because " + reason, spooled_bytes=self._spool.used_bytes)
-        self._blocked = 1
+        now = self._monotonic()
+        if now - self._waited_at > SAID_AGAIN_S or reason != self._spool_error:
+            log.error("clickhouse: the flow waits, because " + reason, spooled_bytes=self._spool.used_bytes)
+        self._waited_at = now
+        self._blocked = True
         self._spool_error = reason
         with self._changed:
             self._changed.wait(0.2)
@@ -248,7 +254,11 @@ class Writer:
             **self._queue.status(),
             "spooled_bytes": self._spool.used_bytes,
             "broken_files": self._spool.broken_files,
-            "blocked": bool(self._blocked),
-            "blocked_reason": self._spool_error,
+            "blocked": self._blocked,
+            "blocked_reason": self._spool_error if self._blocked else "",
             **self._loader.status(),
         }
+
+
+def _why(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or type(error).__name__

@@ -75,7 +75,8 @@ class ClickHouseServer:
     def __init__(self, path: Path, port: int, users_xml: str | None = None) -> None:
         self.path = path
         self.port = port
-        self._users_xml = users_xml
+        self.users_xml = users_xml
+        """Read at every start."""
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -114,10 +115,10 @@ class ClickHouseServer:
         raise RuntimeError(f"ClickHouse server did not start: {self._tail()}")
 
     def _users(self) -> list[str]:
-        if self._users_xml is None:
+        if self.users_xml is None:
             return []
         users, config = self.path / "users.xml", self.path / "config.xml"
-        users.write_text(self._users_xml)
+        users.write_text(self.users_xml)
         config.write_text(f"<clickhouse><users_config>{users}</users_config></clickhouse>")
         return [f"--config-file={config}"]
 
