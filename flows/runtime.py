@@ -19,6 +19,7 @@ from flows.dataflow import Source, build
 from flows.health import HealthServer
 from flows.metrics import DeliveryMetrics, FlowMetrics
 from flows.outputs import DatabaseOutputs, Outputs
+from flows.patience import Patient
 from flows.pricing import PriceBook
 from flows.recovery_store import open_store
 from flows.settings import Destination, Settings
@@ -113,7 +114,9 @@ class Runtime:
         )
         writer, notifier = self.writer, self.notifier
         if notifier is not None:
-            out.incidents.append(notifier.accept)
+            patient = Patient(notifier.accept)
+            out.incidents.append(patient.accept)
+            self.waits_for.append(patient.missing)
         if writer is not None:
             to = DatabaseOutputs(writer, self.book.version)
             if self.settings.clickhouse is not None and self.settings.clickhouse.store_requests:
