@@ -223,13 +223,6 @@ class Notifier:
             }
         return shown
 
-    def revive(self, destination: str) -> int:
-        """Try again what a destination gave up; returns how many revisions."""
-        revived = self._outbox.revive(destination, self._clock())
-        if destination in self._wake:
-            self._wake[destination].set()
-        return revived
-
     def close(self, timeout_s: float = 20.0) -> None:
         """Stop. What waits stays in the outbox; a request under way is given its time-out to end."""
         if self._closing.is_set():

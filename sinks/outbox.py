@@ -20,6 +20,8 @@ from sinks.outbox_file import OutboxFile
 from sinks.schedule import MAX_RETRY_AFTER_S, MAX_WAIT_S, Waiting
 
 KEEP_S = 30 * 86_400.0
+KEEP_DEAD = 10_000
+"""So many revisions that a destination gave up can be revived."""
 
 _WAITING = """
 SELECT seq, incident_id, revision, incident_state, urgency, attempts, next_at, accepted_at,
@@ -184,7 +186,7 @@ class Outbox:
                 db.execute("INSERT OR REPLACE INTO pauses VALUES (?, ?, ?)", (destination, *pause))
 
     def bury(self, rows: Sequence[Waiting], error: str, now: float) -> None:
-        """Give revisions up. Their content stays, for `revive`."""
+        """Give revisions up. Their content stays, for `OutboxReview.retry`."""
         with self._transaction() as db:
             db.executemany(
                 "UPDATE outbox SET delivery = 'dead', settled_at = ?, error = ? WHERE seq = ?",
@@ -200,21 +202,6 @@ class Outbox:
                 {"name": destination},
             )
             return [Dead(*row) for row in found]
-
-    def revive(self, destination: str, now: float) -> int:
-        """Let everything that a destination gave up wait again, for instance after its settings were mended.
-
-        Returns
-        -------
-        int
-            How many revisions.
-        """
-        with self._transaction() as db:
-            return db.execute(
-                "UPDATE outbox SET delivery = 'waiting', attempts = 0, next_at = 0, accepted_at = ?, settled_at = NULL"
-                " WHERE destination = ? AND delivery = 'dead'",
-                (now, destination),
-            ).rowcount
 
     def pause(self, destination: str) -> tuple[float, int]:
         """Until when (epoch seconds) a destination rests, and how often it failed in succession; (0, 0) if neither."""
@@ -274,8 +261,17 @@ class Outbox:
             return not any(self._db.execute(query, (name,)).fetchone() for name in destinations)
 
     def prune(self, now: float) -> int:
-        """Forget what was settled more than `keep_s` ago; returns how many revisions."""
+        """Forget what was settled more than `keep_s` ago; returns how many revisions.
+
+        Of what was given up, the newest `KEEP_DEAD` keep their content; all keep their identity.
+        """
         with self._transaction() as db:
+            db.execute(
+                "UPDATE outbox SET body = NULL WHERE seq IN (SELECT seq FROM (SELECT seq, row_number() OVER"
+                " (PARTITION BY destination ORDER BY seq DESC) AS place FROM outbox WHERE delivery = 'dead'"
+                " AND body IS NOT NULL) WHERE place > ?)",
+                (KEEP_DEAD,),
+            )
             return db.execute(
                 "DELETE FROM outbox WHERE delivery <> 'waiting' AND settled_at < ?", (now - self._keep_s,)
             ).rowcount

@@ -20,6 +20,7 @@ from sinks.base import Sink
 from sinks.clock import SteadyClock
 from sinks.courier import Courier
 from sinks.outbox import Outbox
+from sinks.outbox_review import OutboxReview
 from sinks.pagerduty import PagerDuty
 from sinks.slack import Slack
 from sinks.traits import Traits
@@ -54,7 +55,7 @@ class Away:
 
     def __init__(self, folder: Path, sink: Sink[Incident], clock: Clock, **options: Any) -> None:
         self.clock, self.sink, self._folder, self._options = clock, sink, folder, options
-        self.outbox = Outbox(folder / "outbox.db")
+        self.outbox, self.review = Outbox(folder / "outbox.db"), OutboxReview(folder / "outbox.db")
         self.start()
 
     def start(self) -> None:
@@ -168,7 +169,7 @@ def test_a_refusal_for_good_is_given_up_at_once_and_said_and_the_next_is_tried(
     it.accept(incident(2))
     it.run(30)
     assert it.courier.counters["sent"] == 1
-    assert it.outbox.revive("ops", it.clock()) == 1
+    assert it.review.retry("ops", it.clock()) == {"ops": 1}
     it.run(30)
     assert it.courier.counters["sent"] == 2
 
