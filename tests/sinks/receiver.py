@@ -40,8 +40,8 @@ class Receiver:
 
 
 @contextmanager
-def receiver(default: Answer | None = None) -> Iterator[Receiver]:
-    """Run a receiver for the time of a test."""
+def receiver(default: Answer | None = None, port: int = 0) -> Iterator[Receiver]:
+    """Run a receiver for the time of a test, on a free port unless one is given."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -74,7 +74,7 @@ def receiver(default: Answer | None = None) -> Iterator[Receiver]:
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     server.daemon_threads = True
     it = Receiver(f"http://127.0.0.1:{server.server_port}", default or Answer())
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
