@@ -13,7 +13,7 @@ from flows.sources.kafka import KafkaSource
 from flows.sources.kafka_topics import Topic, TopicWatch
 
 
-@dataclass
+@dataclass(eq=False)
 class KafkaMetrics(Collector):
     """Metrics of what is read now.
 

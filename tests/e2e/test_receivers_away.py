@@ -62,8 +62,7 @@ def test_receivers_in_trouble_delay_nobody_and_miss_nothing_in_the_end(
         closed = free_port()
         it = live(
             "receivers",
-            destinations=[
-                {"name": "hook", "type": "webhook", "url": on_call.url, "rate_per_s": 100.0},
+            receivers=[
                 {"name": "pager", "type": "pagerduty", "secret_file": str(key), "url": pager.url, "rate_per_s": 100.0},
                 {"name": "hanging", "type": "webhook", "url": hanging.url},
                 {"name": "closed", "type": "webhook", "url": f"http://127.0.0.1:{closed}/hook"},

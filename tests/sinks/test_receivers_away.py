@@ -25,6 +25,7 @@ from sinks.pagerduty import PagerDuty
 from sinks.slack import Slack
 from sinks.traits import Traits
 from sinks.webhook import Webhook
+from tests.servers.proxy import FaultProxy, Mode
 from tests.sinks.incidents import incident
 from tests.sinks.receiver import Answer, Receiver, receiver
 from tests.sinks.scripted import Clock, run
@@ -251,6 +252,55 @@ def test_an_answer_that_drips_for_ever_is_broken_off(piece: bytes) -> None:
         assert caught.value.retryable
         assert left.wait(20), "the connection must not be kept"
         sink.close()
+
+
+@pytest.mark.parametrize("fault", ["cut", "refuse", "half_open"])
+def test_a_connection_that_breaks_or_falls_silent_is_waited_out(
+    kind: str, fault: str, server: Receiver, make: Callable[..., Away]
+) -> None:
+    server.default = TAKEN[kind]
+    with FaultProxy(("127.0.0.1", int(server.url.rpartition(":")[2]))) as proxy:
+        it = make(kind, proxy.url)
+        it.accept(incident(1))
+        it.run(0.1)
+        assert len(server.requests) == 1
+        getattr(proxy, fault)()
+        it.accept(incident(2), incident(3))
+        it.run(10)
+        assert len(server.requests) == 1, "nothing gets through"
+        assert it.courier.counters["retried"] >= 2
+        proxy.heal()
+        it.run(45)
+        assert it.outbox.idle(["ops"])
+        ids = [identity for identity, _ in told(server, kind)]
+        if kind != "alertmanager":  # it is told again what is open
+            assert len(ids) == 3
+        assert len(set(ids)) == 3
+
+
+def test_an_answer_that_is_lost_means_once_more_under_the_same_identity(
+    kind: str, server: Receiver, make: Callable[..., Away]
+) -> None:
+    server.default = TAKEN[kind]
+    with FaultProxy(("127.0.0.1", int(server.url.rpartition(":")[2]))) as proxy:
+        it = make(kind, proxy.url)
+        proxy.drop_after("answer")
+        it.accept(incident(1))
+        it.run(10)
+        assert proxy.trapped == 1
+        first, second = server.requests
+        assert first.body == second.body
+        assert first.headers.get("webhook-id") == second.headers.get("webhook-id")
+        assert it.courier.counters["sent"] == 1
+        # What ends before the receiver is known to know of it is told all the same: it may know.
+        proxy.drop_after("answer", then=Mode(refusing=True))
+        it.accept(incident(2))
+        it.run(0.1)
+        it.accept(incident(2, 2, "resolved"))
+        proxy.heal()
+        it.run(30)
+        assert told(server, kind)[-1][1] == "resolved"
+        assert it.outbox.idle(["ops"])
 
 
 def test_a_storm_at_slack_is_a_handful_of_messages_with_critical_ones_first(
