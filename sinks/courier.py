@@ -22,8 +22,10 @@ MAX_ATTEMPTS = 3_000
 """More than fit into `GIVE_UP_AFTER_S`, so that age decides; a bound for when somebody sets that higher."""
 GIVE_UP_AFTER_S = 86_400.0
 
-MAX_WAITING = 100_000
-"""Most revisions that wait for one destination, some 300 MB on disk."""
+MAX_WAITING = 10_000
+"""Most revisions that wait for one destination: every step looks at all of them."""
+MAX_WAITING_RECORDS = 100_000
+"""Most revisions that wait for a record, some 200 MB on disk."""
 MAX_NAMED = 20
 """Most log lines about one moment's losses."""
 
@@ -50,7 +52,8 @@ class Courier:
     max_attempts, give_up_after_s
         A revision is given up after so many attempts, or when an attempt fails so long after it was accepted.
     max_waiting
-        Most revisions that may wait; beyond it the least severe, of a record the oldest, are given up.
+        Most revisions that may wait; beyond it the least severe, of a record the oldest, are given up. None is what
+        suits the receiver.
     """
 
     def __init__(
@@ -64,7 +67,7 @@ class Courier:
         traits: Traits,
         max_attempts: int = MAX_ATTEMPTS,
         give_up_after_s: float = GIVE_UP_AFTER_S,
-        max_waiting: int = MAX_WAITING,
+        max_waiting: int | None = None,
     ) -> None:
         self.name = name
         self.traits = traits
@@ -79,7 +82,7 @@ class Courier:
         self._jitter = jitter
         self._max_attempts = max_attempts
         self._give_up_after_s = give_up_after_s
-        self._max_waiting = max_waiting
+        self._max_waiting = max_waiting or (MAX_WAITING_RECORDS if traits.recording else MAX_WAITING)
         self._bucket = Bucket(traits.rate_per_s, traits.burst, outbox.last_sent_at(name))
         self._paused_until, self._failures = outbox.pause(name)
         self._refresh_at = clock()

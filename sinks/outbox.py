@@ -127,16 +127,14 @@ class Outbox:
         return self._rows(destination, limit, by_urgency=by_urgency)
 
     def _rows(self, destination: str, limit: int, *, by_urgency: bool) -> list[Waiting]:
-        with self._lock:
-            values = {"name": destination, "limit": limit, "by_urgency": by_urgency}
-            rows = self._db.execute(_WAITING, values).fetchall()
+        values = {"name": destination, "limit": limit, "by_urgency": by_urgency}
+        rows = self._file.reader().execute(_WAITING, values).fetchall()
         return [Waiting._make((*row[:-1], bool(row[-1]))) for row in rows]
 
     def waiting_count(self, destination: str) -> int:
         """How many revisions wait."""
-        with self._lock:
-            query = "SELECT count(*) FROM outbox WHERE destination = ? AND delivery = 'waiting'"
-            (n,) = self._db.execute(query, (destination,)).fetchone()
+        query = "SELECT count(*) FROM outbox WHERE destination = ? AND delivery = 'waiting'"
+        (n,) = self._file.reader().execute(query, (destination,)).fetchone()
         return int(n)
 
     def incident(self, row: Waiting) -> Incident | None:
@@ -229,11 +227,13 @@ class Outbox:
                 " AND (settled_at < ? OR incident_state = 'resolved' AND settled_at < ?)",
                 (destination, now - self._keep_s, now - resolved_for_s),
             )
-            # Not those whose newer revision may have arrived without our knowing: an old one must not follow it.
+            # Not those whose newer revision may have arrived without our knowing: an old one must not follow it. One
+            # that was given up counts only if it was the end: an open incident must not be forgotten for it.
             found = db.execute(
                 "SELECT body FROM outbox s WHERE destination = ? AND delivery = 'sent' AND body IS NOT NULL"
                 " AND NOT EXISTS (SELECT 1 FROM outbox w WHERE w.destination = s.destination AND"
-                " w.incident_id = s.incident_id AND w.revision > s.revision AND w.attempts > 0) ORDER BY seq",
+                " w.incident_id = s.incident_id AND w.revision > s.revision AND w.attempts > 0"
+                " AND (w.delivery <> 'dead' OR w.incident_state = 'resolved')) ORDER BY seq",
                 (destination,),
             ).fetchall()
         return [incident for (body,) in found if (incident := _read(body)) is not None]

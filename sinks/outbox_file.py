@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
+import threading
 from pathlib import Path
 from typing import IO
 
@@ -68,6 +69,8 @@ class OutboxFile:
         except OSError:
             self._owner.close()
             raise BadSettings(f"outbox: `{path}` is in use; give every process a `state_dir` of its own") from None
+        self._readers = threading.local()
+        self._opened: list[sqlite3.Connection] = []
         try:
             self.db = self._connect()
         except BaseException:
@@ -101,8 +104,18 @@ class OutboxFile:
             raise
         return db
 
+    def reader(self) -> sqlite3.Connection:
+        """A connection of this thread's own, which sees what is committed: long queries hold up nobody."""
+        db: sqlite3.Connection | None = getattr(self._readers, "db", None)
+        if db is None:
+            db = self._readers.db = connect(self._path)
+            self._opened.append(db)
+        return db
+
     def close(self) -> None:
         """Close the file and let others open it."""
+        for reader in self._opened:
+            reader.close()
         self.db.close()
         self._owner.close()
 

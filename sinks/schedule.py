@@ -117,8 +117,11 @@ def _batch(due: list[Waiting], size: int, digest_from: int | None) -> list[Waiti
     """What goes into one request, of what is due, most severe first."""
     if digest_from is None or len(due) < digest_from:
         return due[:size]
-    critical = sum(r.urgency == CRITICAL for r in due)
-    return due[:size] if 0 < critical < digest_from and due[0].urgency == CRITICAL else due[:MAX_DIGEST]
+    rest = [r for r in due if r.urgency != CRITICAL]
+    if len(due) - len(rest) >= digest_from:
+        return due[:MAX_DIGEST]
+    # A critical one that has just failed lets the others pass; it is not hidden among them.
+    return due[:size] if due[0].urgency == CRITICAL or len(rest) < digest_from else rest[:MAX_DIGEST]
 
 
 def wait_s(failures: int, jitter: float, *, longest_s: float = MAX_WAIT_S) -> float:

@@ -230,6 +230,21 @@ def test_refresh_goes_on_after_a_restart(make: Make, outbox: Outbox, clock: Cloc
     assert ids(sink) == [(1, 1)]
 
 
+def test_an_incident_stays_alive_though_an_update_of_it_was_refused_but_not_after_its_end(
+    make: Make, outbox: Outbox, clock: Clock
+) -> None:
+    courier, sink = make(Traits(tracks_state=True, refresh_s=60))
+    accept(outbox, clock, incident(1), incident(2))
+    run(courier, clock, 10)
+    sink.failures = [never(), never()]
+    accept(outbox, clock, incident(1, 2, "updated"), incident(2, 2, "resolved"))
+    run(courier, clock, 10)
+    assert len(outbox.dead()) == 2
+    sink.batches.clear()
+    run(courier, clock, 125)
+    assert ids(sink) == [(1, 1), (1, 1)]
+
+
 def test_failed_refresh_is_repeated_soon(make: Make, outbox: Outbox, clock: Clock) -> None:
     courier, sink = make(Traits(tracks_state=True, refresh_s=60))
     accept(outbox, clock, incident(1))

@@ -80,6 +80,13 @@ def test_a_storm_becomes_a_digest_and_the_few_critical_ones_go_alone_before_it(
     assert [r.incident_id[0] for r in todo.send[:critical]] == ["c"] * min(critical, first)
 
 
+def test_a_critical_incident_that_failed_lets_a_digest_pass_and_is_not_hidden_in_it() -> None:
+    rows = [row(n, f"o{n}", 1) for n in range(6)] + [row(9, "c", 1, urgency=CRITICAL)]
+    passed = plan(rows, NOW, DIGESTED, failed=frozenset("c")).send
+    assert {r.incident_id for r in passed} == {f"o{n}" for n in range(6)}
+    assert len(plan(rows[2:], NOW, DIGESTED, failed=frozenset("c")).send) == 1, "four are no digest"
+
+
 def test_after_a_refused_digest_its_incidents_go_one_by_one() -> None:
     assert len(plan([row(n, f"o{n}", 1) for n in range(20)], NOW, DIGESTED, batch=1).send) == 1
 
