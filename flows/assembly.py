@@ -20,7 +20,7 @@ from flows.incidents.judge import Judge
 from flows.incidents.policy import policies
 from flows.incidents.silences import SilenceRule, Silences
 from flows.partition import GpuPartition, RequestPartition
-from flows.pipeline import PipelineWatch, Pressure
+from flows.pipeline import PipelineWatch, Pressure, Troubled
 from flows.pricing import PriceBook
 from flows.settings import Budget, Settings, Slo
 from flows.sources.item import Item
@@ -165,11 +165,12 @@ class Parts:
             saved=saved,
         )
 
-    def watch(self, pressure: Pressure, saved: bytes | None) -> PipelineWatch:
+    def watch(self, pressure: Pressure, troubled: Troubled, saved: bytes | None) -> PipelineWatch:
         """The watch over the flow itself."""
         return PipelineWatch(
             self.policies,
             pressure=pressure,
+            troubled=troubled,
             silences=self.silences,
             runbook_url=self.settings.incidents.runbook_url,
             parameters=self.settings.detection.parameters.get("pipeline_health"),

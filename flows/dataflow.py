@@ -144,7 +144,7 @@ def _judge_step(parts: Parts, shards: Sequence[str], outputs: Outputs, saved: An
 
 
 def _pipeline_step(parts: Parts, outputs: Outputs, saved: Any | None) -> PipelineStep:
-    step = PipelineStep(parts.watch(outputs.pressure, saved))
+    step = PipelineStep(parts.watch(outputs.pressure, outputs.troubled, saved))
     outputs.restored([o.incident for o in step.watch.judge.open.values()])
     return step
 

@@ -171,10 +171,18 @@ class DeliveryMetrics(Collector):
             waiting = GaugeMetricFamily(
                 "tidegauge_outbox_waiting", "Revisions that wait to be delivered.", labels=["sink"]
             )
+            given_up = GaugeMetricFamily(
+                "tidegauge_outbox_given_up", "Revisions that were given up and are kept.", labels=["sink"]
+            )
+            oldest = GaugeMetricFamily(
+                "tidegauge_outbox_oldest_seconds", "Age of the oldest revision that waits.", labels=["sink"]
+            )
             for sink, state in sorted(self.notifier().items()):
                 for result in ("sent", "retried", "superseded", "dead"):
                     if result in state:
                         deliveries.add_metric([sink, result], float(state[result]))
                 waiting.add_metric([sink], float(state.get("waiting", 0)))
-            out += [deliveries, waiting]
+                given_up.add_metric([sink], float(state.get("dead_kept", 0)))
+                oldest.add_metric([sink], float(state.get("oldest_waiting_s", 0)))
+            out += [deliveries, waiting, given_up, oldest]
         return out

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from flows.pipeline import Pressure, no_pressure
+from flows.pipeline import Pressure, Troubled, no_pressure, nobody
 from flows.steps import Closed, Priced, PricedGpus
 from schemas.dead_letter import DeadLetter
 from schemas.findings import Progress
@@ -37,6 +37,8 @@ class Outputs:
         Called at the end of every epoch: when it returns, everything handed over so far survives a crash.
     pressure
         What the outputs are under, for the watch over the flow itself.
+    troubled
+        Names of the receivers that cause it.
     restored
         Called at a start with the incidents that were open in the saved state.
     """
@@ -50,6 +52,7 @@ class Outputs:
     ordered_windows: Callable[[Sequence[RequestWindows | GpuWindows]], object] | None = None
     checkpoint: Callable[[], None] = _nothing
     pressure: Pressure = no_pressure
+    troubled: Troubled = nobody
     restored: Callable[[Sequence[Incident]], object] = _ignore
 
 

@@ -9,7 +9,7 @@ state: a revision judged in one epoch is handed on in the next, and a crash betw
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,14 @@ SERIES = Series(PIPELINE, (), ())
 Pressure = Callable[[], Mapping[str, float]]
 """What the outputs are under: `spool_share`, `outbox_age_s`, `given_up`; and `unread_partitions`."""
 
+Troubled = Callable[[], Sequence[str]]
+"""Names of the receivers that do not take what waits for them."""
+
+
+def nobody() -> Sequence[str]:
+    """All receivers are well."""
+    return ()
+
 
 def no_pressure() -> Mapping[str, float]:
     """Outputs without any trouble."""
@@ -65,6 +73,8 @@ class PipelineWatch:
         Of all kinds.
     pressure
         Asked once per row.
+    troubled
+        Asked where receivers are the trouble.
     silences, runbook_url
         As for the other incidents.
     saved
@@ -78,12 +88,13 @@ class PipelineWatch:
         policies: Mapping[str, Policy],
         *,
         pressure: Pressure = no_pressure,
+        troubled: Troubled = nobody,
         silences: Silences | None = None,
         runbook_url: str = "",
         parameters: Mapping[str, Any] | None = None,
         saved: bytes | None = None,
     ) -> None:
-        self.pressure = pressure
+        self.pressure, self.troubled = pressure, troubled
         self.detector = PipelineHealth(**(parameters or {}))
         self._given_up: tuple[float, int | None] | None
         """Deliveries given up so far, and when the last was added."""
@@ -149,6 +160,11 @@ class PipelineWatch:
         lost = ", ".join(f"{n:,} of {partition}" for partition, (n, _) in sorted(self._lost.items())[:5])
         return f"Messages lost: {lost}." if lost else ""
 
+    def _with_names(self, detail: str) -> str:
+        """On-call must know which receiver to look at."""
+        names = ", ".join(self.troubled()) if "receiver" in detail else ""
+        return f"{detail.removesuffix('.')}: {names}." if names else detail
+
     def _judge(self, row_ns: int, now_ns: int) -> list[Incident]:
         slowest = min((at for at in self._event_ns.values() if at > 0), default=now_ns)
         pressure = self.pressure()
@@ -172,7 +188,7 @@ class PipelineWatch:
             impact_usd_per_hour=j.impact_usd_per_hour,
             effect=j.effect,
             volume=j.volume,
-            detail=[" ".join(filter(None, (*(j.detail or ()), self._said_of_loss())))],
+            detail=[" ".join(filter(None, (*map(self._with_names, j.detail or ()), self._said_of_loss())))],
         )
         report = Report(
             shard=PIPELINE,

@@ -20,6 +20,7 @@ from flows.dataflow import Source, build
 from flows.health import HealthServer
 from flows.metrics import DeliveryMetrics, FlowMetrics
 from flows.outputs import DatabaseOutputs, Outputs
+from flows.patience import Patient
 from flows.pricing import PriceBook
 from flows.private_dir import make_private
 from flows.recovery_store import open_store
@@ -41,6 +42,9 @@ UNSAVED_EPOCH_S = 10.0
 
 DRAIN_S = 60.0
 """How long an end waits for rows and messages that are on their way; what is left is on disk."""
+
+TROUBLED_AFTER_S = 60.0
+"""From so long a wait on a receiver counts as in trouble."""
 
 HANG_UP_S = 1.0
 """How long an end then waits for a request that is under way."""
@@ -116,11 +120,14 @@ class Runtime:
             incidents=[m.on_incidents],
             dead=[m.on_dead],
             pressure=self.pressure,
+            troubled=self.troubled,
             restored=m.on_restored,
         )
         writer, notifier = self.writer, self.notifier
         if notifier is not None:
-            out.incidents.append(notifier.accept)
+            patient = Patient(notifier.accept)
+            out.incidents.append(patient.accept)
+            self.waits_for.append(patient.missing)
         if writer is not None:
             to = DatabaseOutputs(writer, self.book.version)
             if self.settings.clickhouse is not None and self.settings.clickhouse.store_requests:
@@ -247,6 +254,13 @@ class Runtime:
             out["outbox_age_s"] = max((float(state["oldest_waiting_s"]) for state in states), default=0.0)
             out["given_up"] = float(sum(int(state["dead_kept"]) for state in states))
         return out
+
+    def troubled(self) -> list[str]:
+        """Receivers that failed last, or let incidents wait."""
+        states = self.notifier.status().items() if self.notifier is not None else ()
+        return [
+            name for name, s in states if s.get("last_error") is not None or s["oldest_waiting_s"] > TROUBLED_AFTER_S
+        ]
 
 
 def kafka_options(settings: Settings) -> dict[str, Any]:

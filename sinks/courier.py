@@ -14,12 +14,20 @@ from schemas.errors import DeliveryFailed
 from schemas.incident import Incident
 from sinks.base import Sink
 from sinks.outbox import Outbox
-from sinks.schedule import MAX_PAUSE_S, MAX_RETRY_AFTER_S, Bucket, Plan, Waiting, plan, wait_s
+from sinks.schedule import MAX_RETRY_AFTER_S, Bucket, Plan, Waiting, plan, wait_s
 from sinks.secrets import HIDDEN
 from sinks.traits import Traits
 
-MAX_ATTEMPTS = 200
+MAX_ATTEMPTS = 3_000
+"""More than fit into `GIVE_UP_AFTER_S`, so that age decides; a bound for when somebody sets that higher."""
 GIVE_UP_AFTER_S = 86_400.0
+
+MAX_WAITING = 10_000
+"""Most revisions that wait for one destination: every step looks at all of them."""
+MAX_WAITING_RECORDS = 100_000
+"""Most revisions that wait for a record, some 200 MB on disk."""
+MAX_NAMED = 20
+"""Most log lines about one moment's losses."""
 
 _log = structlog.get_logger("tidegauge.delivery")
 
@@ -43,6 +51,9 @@ class Courier:
         How the sink wants to be served.
     max_attempts, give_up_after_s
         A revision is given up after so many attempts, or when an attempt fails so long after it was accepted.
+    max_waiting
+        Most revisions that may wait; beyond it the least severe, of a record the oldest, are given up. None is what
+        suits the receiver.
     """
 
     def __init__(
@@ -56,6 +67,7 @@ class Courier:
         traits: Traits,
         max_attempts: int = MAX_ATTEMPTS,
         give_up_after_s: float = GIVE_UP_AFTER_S,
+        max_waiting: int | None = None,
     ) -> None:
         self.name = name
         self.traits = traits
@@ -70,12 +82,15 @@ class Courier:
         self._jitter = jitter
         self._max_attempts = max_attempts
         self._give_up_after_s = give_up_after_s
-        self._bucket = Bucket(traits.rate_per_s, traits.burst)
+        self._max_waiting = max_waiting or (MAX_WAITING_RECORDS if traits.recording else MAX_WAITING)
+        self._bucket = Bucket(traits.rate_per_s, traits.burst, outbox.last_sent_at(name))
         self._paused_until, self._failures = outbox.pause(name)
         self._refresh_at = clock()
         # After a batch was refused for good, so many are sent one by one, to find the one that is to blame.
         self._singly = 0
         self._failed: frozenset[str] = frozenset()
+        # Taken by the receiver, but the outbox could not note it: noted before anything else, or it would go out again.
+        self._unnoted: tuple[Sequence[Waiting], float] | None = None
 
     @property
     def failures(self) -> int:
@@ -84,8 +99,7 @@ class Courier:
 
     def paused_s(self, now: float) -> float:
         """Seconds for which the destination rests after a failure."""
-        # A clock that was set back must not turn a pause of minutes into one of days.
-        return max(0.0, min(self._paused_until - now, MAX_RETRY_AFTER_S))
+        return max(0.0, self._paused_until - now)
 
     def step(self) -> float | None:
         """Do the one next thing that is due.
@@ -96,22 +110,28 @@ class Courier:
             Seconds until the next step can do something (0: at once); None if only a new incident can change that.
         """
         now = self._clock()
+        self._trim(now)
         if (rest := max(self.paused_s(now), self._bucket.free_at(now) - now)) > 0:
             return rest
-        if self.traits.refresh_s is not None and now >= self._refresh_at:
+        self._note()
+        refresh = self.traits.refresh_s is not None and now >= self._refresh_at
+        if refresh and not self._failures:
             return self._refresh(now)
         todo = self._plan(now)
         self._drop(todo, now)
         if todo.send:
             self._deliver(todo.send)
             return 0.0
+        # In trouble it comes last: refreshes that fail must not keep what waits from being tried and given up.
+        if refresh:
+            return self._refresh(now)
         times = [t for t in (todo.wake_at, self._refresh_at if self.traits.refresh_s is not None else None) if t]
         return max(0.0, min(times) - now) if times else None
 
     def _plan(self, now: float) -> Plan:
-        batch = 1 if self._singly else self.traits.batch
+        batch = 1 if self._singly else None
         # Only a record can be planned from its first rows; for people the newest revision may be the last row.
-        waiting = self._outbox.waiting(self.name, batch if self.traits.recording else -1)
+        waiting = self._outbox.waiting(self.name, (batch or self.traits.batch) if self.traits.recording else -1)
         return plan(waiting, now, self.traits, batch=batch, failed=self._failed)
 
     def _drop(self, todo: Plan, now: float) -> None:
@@ -137,10 +157,9 @@ class Courier:
         now = self._clock()
         self._failed = frozenset() if failure is None else frozenset(r.incident_id for r in readable)
         if failure is None:
-            self._outbox.sent(self.name, readable, now, refreshed=self.traits.refresh_s is not None)
-            self.counters["sent"] += len(readable)
+            self._unnoted = readable, now
+            self._note()
             self._singly = max(0, self._singly - len(readable))
-            self._succeeded(now)
         elif failure.retryable:
             self._postpone(readable, failure, now)
         elif len(readable) > 1:
@@ -149,6 +168,15 @@ class Courier:
         else:
             self._singly = max(0, self._singly - 1)
             self._bury(readable, _public(str(failure)), now)
+
+    def _note(self) -> None:
+        """Note what the receiver has taken."""
+        if self._unnoted is not None:
+            rows, at = self._unnoted
+            self._outbox.sent(self.name, rows, at, refreshed=self.traits.refresh_s is not None)
+            self._unnoted = None
+            self.counters["sent"] += len(rows)
+            self._succeeded(at)
 
     def _write(self, incidents: list[Incident]) -> DeliveryFailed | None:
         self._bucket.take(self._clock())
@@ -167,7 +195,7 @@ class Courier:
         error = _public(str(failure))
         self._pause(failure, now, error)
         over = [r for r in rows if self._is_over(r, now)]
-        later = [(r, now + wait_s(r.attempts + 1, self._jitter())) for r in rows if r not in over]
+        later = [(r, now + wait_s(r.attempts + 1, self._jitter())) for r in rows if not self._is_over(r, now)]
         self._outbox.failed(self.name, later, error, (self._paused_until, self._failures))
         self.counters["retried"] += len(later)
         if over:
@@ -183,7 +211,7 @@ class Courier:
             _log.warning("destination fails", destination=self.name, error=error)
         self._failures += 1
         self.last_error = error
-        rest = wait_s(self._failures, self._jitter(), longest_s=MAX_PAUSE_S)
+        rest = wait_s(self._failures, self._jitter())
         if failure.retry_after_s is not None:
             rest = max(rest, min(failure.retry_after_s, MAX_RETRY_AFTER_S))
         self._paused_until = now + rest
@@ -192,7 +220,7 @@ class Courier:
         self._outbox.bury(rows, error, now)
         self.counters["dead"] += len(rows)
         self.last_error = error
-        for row in rows:
+        for row in rows[:MAX_NAMED]:
             _log.error(
                 "incident not delivered, given up",
                 destination=self.name,
@@ -201,6 +229,18 @@ class Courier:
                 attempts=row.attempts + 1,
                 error=error,
             )
+        if len(rows) > MAX_NAMED:
+            _log.error("further incidents given up", destination=self.name, count=len(rows) - MAX_NAMED, error=error)
+
+    def _trim(self, now: float) -> None:
+        """Bound what waits: what would be collapsed anyway goes first, then the least severe, oldest first."""
+        if self._outbox.waiting_count(self.name) <= self._max_waiting:
+            return
+        self._drop(self._plan(now), now)
+        excess = self._outbox.waiting_count(self.name) - self._max_waiting
+        if excess > 0:
+            error = f"{self.name}: more than {self._max_waiting:,} revisions wait; the least severe are given up."
+            self._bury(self._outbox.least(self.name, excess, by_urgency=not self.traits.recording), error, now)
 
     def _succeeded(self, now: float) -> None:
         if self._failures:
@@ -212,18 +252,21 @@ class Courier:
         """Send again what the receiver would otherwise forget."""
         assert self.traits.refresh_s is not None
         active = self._outbox.active(self.name, now, self.traits.refresh_resolved_s)
-        for start in range(0, len(active), self.traits.batch):
-            part = active[start : start + self.traits.batch]
+        parts = [active[start : start + self.traits.batch] for start in range(0, len(active), self.traits.batch)]
+        for part in parts:
             failure = self._write(part)
-            if failure is not None:
+            if failure is None:
+                self.counters["refreshed"] += len(part)
+                self._succeeded(now)
+            elif not failure.retryable and len(part) > 1:
+                # One of them is refused: the others must not be forgotten with it.
+                parts += [[incident] for incident in part]
+            else:
                 error = _public(str(failure))
                 self._pause(failure, self._clock(), error)
                 self._outbox.failed(self.name, [], error, (self._paused_until, self._failures))
                 if failure.retryable:
                     return 0.0
-            else:
-                self.counters["refreshed"] += len(part)
-                self._succeeded(now)
         self._refresh_at = now + self.traits.refresh_s
         return 0.0
 
@@ -244,7 +287,7 @@ class Courier:
         what = f"{error}" if isinstance(error, sqlite3.Error) else type(error).__name__
         self.last_error = f"{self.name}: the outbox cannot be used ({what}); will be retried."
         _log.error("outbox cannot be used", destination=self.name, error=what)
-        return wait_s(self._failures, self._jitter(), longest_s=MAX_PAUSE_S)
+        return wait_s(self._failures, self._jitter())
 
 
 def _public(text: str) -> str:

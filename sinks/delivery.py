@@ -16,13 +16,14 @@ import structlog
 from schemas.errors import BadSettings, DeliveryFailed
 from schemas.incident import Incident
 from sinks.base import Sink
+from sinks.clock import SteadyClock
 from sinks.courier import GIVE_UP_AFTER_S, MAX_ATTEMPTS, Courier
 from sinks.outbox import KEEP_S, Outbox
 from sinks.routing import Router
 from sinks.traits import Traits
 
 LONGEST_SLEEP_S = 60.0
-"""A sleeping thread looks at the clock at least so often: a wall clock may be set."""
+"""A sleeping thread looks into the outbox at least so often: `tidegauge outbox retry` may have changed it."""
 PRUNE_EVERY_S = 3_600.0
 
 _log = structlog.get_logger("tidegauge.delivery")
@@ -44,7 +45,7 @@ class Notifier:
     outbox_path
         SQLite file, of this process alone.
     clock
-        Epoch seconds.
+        Epoch seconds; by default one that does not jump when the wall clock is set.
     rate_per_s
         Requests per second by name of destination, where it is other than the sink's own.
     max_attempts, give_up_after_s
@@ -68,7 +69,7 @@ class Notifier:
         router: Router,
         outbox_path: str | Path,
         *,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] | None = None,
         rate_per_s: Mapping[str, float] | None = None,
         max_attempts: int = MAX_ATTEMPTS,
         give_up_after_s: float = GIVE_UP_AFTER_S,
@@ -80,12 +81,13 @@ class Notifier:
             raise BadSettings(f"destinations: no sink for {', '.join(missing)}")
         self._sinks = dict(sinks)
         self._router = router
-        self._clock = clock
+        self._clock = clock = clock if clock is not None else SteadyClock()
         self._rates = dict(rate_per_s or {})
         traits = {name: self._traits(name, sink) for name, sink in self._sinks.items()}
         self._recording = frozenset(name for name, t in traits.items() if t.recording)
         self._tracking = frozenset(name for name, t in traits.items() if t.tracks_state)
         self._outbox = Outbox(outbox_path, keep_s=keep_s)
+        self._outbox.right_times(clock())
         self._outbox.prune(clock())
         self._pruned_at = clock()
         self.couriers = {
@@ -220,13 +222,6 @@ class Notifier:
                 **(self.couriers[name].status(now) if name in self.couriers else {}),
             }
         return shown
-
-    def revive(self, destination: str) -> int:
-        """Try again what a destination gave up; returns how many revisions."""
-        revived = self._outbox.revive(destination, self._clock())
-        if destination in self._wake:
-            self._wake[destination].set()
-        return revived
 
     def close(self, timeout_s: float = 20.0) -> None:
         """Stop. What waits stays in the outbox; a request under way is given its time-out to end."""

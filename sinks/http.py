@@ -12,9 +12,17 @@ from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 import urllib3
-from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, SSLError, TimeoutError
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    NameResolutionError,
+    NewConnectionError,
+    SSLError,
+    TimeoutError,
+)
 
 from schemas.errors import BadSettings, DeliveryFailed
+from sinks.deadline import Deadline, pool_manager
 from sinks.secrets import HIDDEN, Secret, as_secret
 
 CONNECT_S = 5.0
@@ -31,6 +39,8 @@ def _no_addresses(record: logging.LogRecord) -> bool:
 
 # At DEBUG urllib3 logs the path of every request, and the path of a Slack webhook is its password.
 logging.getLogger("urllib3.connectionpool").addFilter(_no_addresses)
+# And this one warns of malformed answers with the whole address.
+logging.getLogger("urllib3.connection").addFilter(lambda _record: False)
 
 
 class Reply(NamedTuple):
@@ -146,13 +156,8 @@ class Endpoint:
             address = address.replace(f"{parts.netloc.rpartition('@')[0]}@", "", 1)
         self._address = Secret(address)
         self._hidden = _hideable([self._url.reveal(), address, *(s.reveal() for s in secrets)])
-        self._pool = urllib3.PoolManager(
-            num_pools=1,
-            maxsize=1,
-            retries=False,
-            cert_reqs="CERT_REQUIRED",
-            timeout=urllib3.Timeout(connect=connect_s, read=read_s),
-        )
+        self._deadline = Deadline()
+        self._pool = pool_manager(self._deadline, urllib3.Timeout(connect=connect_s, read=read_s))
 
     def post(self, body: bytes, headers: Mapping[str, str] | None = None) -> Reply:
         """Post JSON and return the answer, whatever its status.
@@ -164,14 +169,18 @@ class Endpoint:
         """
         sent = {"Content-Type": "application/json", **self._headers, **(headers or {})}
         try:
-            answer = self._pool.request(
-                "POST", self._address.reveal(), body=body, headers=sent, redirect=False, preload_content=False
-            )
-            try:
-                text = self._read(answer)
-            finally:
-                # An answer that was not read to its end would spoil the next one on this connection.
-                answer.close()
+            with self._deadline.within(self._connect_s + 2 * self._read_s):
+                answer = self._pool.request(
+                    "POST", self._address.reveal(), body=body, headers=sent, redirect=False, preload_content=False
+                )
+                try:
+                    text = self._read(answer)
+                finally:
+                    # An answer that was not read to its end would spoil the next one on this connection.
+                    answer.close()
+            if self._deadline.passed:
+                # What was cut off may look whole: the head of an answer needs no proper end.
+                raise TimeoutError("answer too slow")
         except (HTTPError, OSError, ValueError) as error:
             # `from None`: the text of urllib3's errors, and so a printed traceback, holds the path of the address.
             raise self._unreachable(error) from None
@@ -192,11 +201,13 @@ class Endpoint:
 
     def _unreachable(self, error: Exception) -> DeliveryFailed:
         # The order matters: to urllib3 a refused connection is a kind of time-out.
-        if isinstance(error, NewConnectionError):
+        if isinstance(error, NameResolutionError):
+            what = "the name cannot be resolved; no connection"
+        elif isinstance(error, NewConnectionError):
             what = "cannot connect"
         elif isinstance(error, ConnectTimeoutError):
             what = f"no connection within {self._connect_s:g} s"
-        elif isinstance(error, TimeoutError):
+        elif isinstance(error, TimeoutError) or self._deadline.passed:
             what = f"no answer within {self._read_s:g} s"
         elif isinstance(error, SSLError):
             what = f"TLS failed ({self.redact(str(error))[:SNIPPET_CHARS]})"

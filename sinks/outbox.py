@@ -6,47 +6,22 @@ long after it was delivered, so a replay after a crash sends nothing twice.
 
 from __future__ import annotations
 
-import fcntl
-import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 import msgspec
-import structlog
 
-from schemas.errors import BadSettings
 from schemas.incident import SEVERITIES, Incident
-from sinks.schedule import Waiting
+from sinks.outbox_file import OutboxFile
+from sinks.schedule import MAX_RETRY_AFTER_S, MAX_WAIT_S, Waiting
 
 KEEP_S = 30 * 86_400.0
-FORMAT = 1
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS outbox (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT,
-    destination TEXT NOT NULL,
-    incident_id TEXT NOT NULL,
-    revision INTEGER NOT NULL,
-    incident_state TEXT NOT NULL,
-    urgency INTEGER NOT NULL,
-    -- waiting | sent | superseded | unneeded | dead
-    delivery TEXT NOT NULL DEFAULT 'waiting',
-    attempts INTEGER NOT NULL DEFAULT 0,
-    next_at REAL NOT NULL DEFAULT 0,
-    accepted_at REAL NOT NULL,
-    settled_at REAL,
-    error TEXT,
-    body BLOB,
-    UNIQUE (destination, incident_id, revision)
-);
-CREATE INDEX IF NOT EXISTS outbox_by_delivery ON outbox (destination, delivery, seq);
-CREATE INDEX IF NOT EXISTS outbox_by_incident ON outbox (incident_id);
-CREATE TABLE IF NOT EXISTS pauses (destination TEXT PRIMARY KEY, until REAL NOT NULL, failures INTEGER NOT NULL);
-"""
+KEEP_DEAD = 10_000
+"""So many revisions that a destination gave up can be revived."""
 
 _WAITING = """
 SELECT seq, incident_id, revision, incident_state, urgency, attempts, next_at, accepted_at,
@@ -54,13 +29,13 @@ SELECT seq, incident_id, revision, incident_state, urgency, attempts, next_at, a
         AND o.incident_id = w.incident_id AND o.delivery IN ('sent', 'dead', 'unneeded')),
     EXISTS (SELECT 1 FROM outbox o WHERE o.destination = w.destination AND o.incident_id = w.incident_id
         AND o.revision < w.revision AND o.attempts > 0)
-FROM outbox w WHERE destination = ? AND delivery = 'waiting' ORDER BY seq LIMIT ?
+FROM outbox w WHERE destination = :name AND delivery = 'waiting'
+ORDER BY CASE WHEN :by_urgency THEN urgency ELSE 0 END, seq LIMIT :limit
 """
 
 # MessagePack and not JSON: it keeps NaN ("expected value unknown"), which JSON would turn into null.
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Incident).decode
-_log = structlog.get_logger("tidegauge.outbox")
 
 
 class Dead(NamedTuple):
@@ -90,53 +65,10 @@ class Outbox:
     """
 
     def __init__(self, path: str | Path, *, keep_s: float = KEEP_S) -> None:
-        self._path = Path(path)
         self._keep_s = keep_s
         self._lock = threading.RLock()
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._owner: IO[str] = open(f"{self._path}.lock", "a")  # noqa: SIM115  # held until close
-        except OSError as error:
-            raise BadSettings(f"outbox: cannot write `{path}` ({error.strerror})") from None
-        try:
-            fcntl.flock(self._owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._owner.close()
-            raise BadSettings(f"outbox: `{path}` is in use; give every process a `state_dir` of its own") from None
-        try:
-            self._db = self._connect()
-        except BaseException:
-            self._owner.close()
-            raise
-
-    def _connect(self) -> sqlite3.Connection:
-        try:
-            return self._open()
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError):
-                raise BadSettings(f"outbox: cannot open `{self._path}` ({error})") from None
-            # Alerts of the future matter more than an unreadable past; the file stays for a look at it.
-            aside = self._path.with_name(f"{self._path.name}.unreadable")
-            for suffix in ("", "-wal", "-shm"):
-                if os.path.exists(f"{self._path}{suffix}"):
-                    os.replace(f"{self._path}{suffix}", f"{aside}{suffix}")
-            _log.error("outbox unreadable, starting empty", moved_to=str(aside), error=str(error))
-            return self._open()
-
-    def _open(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None, timeout=10.0)
-        try:
-            (version,) = db.execute("PRAGMA user_version").fetchone()
-            if version > FORMAT:
-                raise BadSettings(f"outbox: `{self._path}` is format {version}, this version reads {FORMAT}; upgrade")
-            db.execute("PRAGMA journal_mode=WAL")
-            db.execute("PRAGMA synchronous=FULL")
-            db.executescript(_SCHEMA)
-            db.execute(f"PRAGMA user_version={FORMAT}")
-        except BaseException:
-            db.close()
-            raise
-        return db
+        self._file = OutboxFile(path)
+        self._db = self._file.db
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -149,6 +81,14 @@ class Outbox:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
+
+    def right_times(self, now: float) -> None:
+        """Bring times that lie too far ahead back to now: they were noted by a clock that has been set back since."""
+        with self._transaction() as db:
+            db.execute("UPDATE outbox SET next_at = ? WHERE next_at > ?", (now, now + MAX_WAIT_S))
+            db.execute("UPDATE outbox SET accepted_at = ? WHERE accepted_at > ?", (now, now))
+            db.execute("UPDATE outbox SET settled_at = ? WHERE settled_at > ?", (now, now))
+            db.execute("UPDATE pauses SET until = ? WHERE until > ?", (now, now + MAX_RETRY_AFTER_S))
 
     def accept(self, items: Iterable[tuple[str, Incident]], now: float) -> int:
         """Take responsibility for (destination, incident) pairs; all of them or, on an error, none.
@@ -180,9 +120,22 @@ class Outbox:
 
     def waiting(self, destination: str, limit: int = -1) -> list[Waiting]:
         """Undelivered revisions in the order of acceptance; -1 is all of them."""
-        with self._lock:
-            rows = self._db.execute(_WAITING, (destination, limit)).fetchall()
+        return self._rows(destination, limit, by_urgency=False)
+
+    def least(self, destination: str, limit: int, *, by_urgency: bool) -> list[Waiting]:
+        """Undelivered revisions that are given up first: the oldest ones, the least severe before them if wanted."""
+        return self._rows(destination, limit, by_urgency=by_urgency)
+
+    def _rows(self, destination: str, limit: int, *, by_urgency: bool) -> list[Waiting]:
+        values = {"name": destination, "limit": limit, "by_urgency": by_urgency}
+        rows = self._file.reader().execute(_WAITING, values).fetchall()
         return [Waiting._make((*row[:-1], bool(row[-1]))) for row in rows]
+
+    def waiting_count(self, destination: str) -> int:
+        """How many revisions wait."""
+        query = "SELECT count(*) FROM outbox WHERE destination = ? AND delivery = 'waiting'"
+        (n,) = self._file.reader().execute(query, (destination,)).fetchone()
+        return int(n)
 
     def incident(self, row: Waiting) -> Incident | None:
         """Content of a waiting revision; None if it cannot be read."""
@@ -231,7 +184,7 @@ class Outbox:
                 db.execute("INSERT OR REPLACE INTO pauses VALUES (?, ?, ?)", (destination, *pause))
 
     def bury(self, rows: Sequence[Waiting], error: str, now: float) -> None:
-        """Give revisions up. Their content stays, for `revive`."""
+        """Give revisions up. Their content stays, for `OutboxReview.retry`."""
         with self._transaction() as db:
             db.executemany(
                 "UPDATE outbox SET delivery = 'dead', settled_at = ?, error = ? WHERE seq = ?",
@@ -248,21 +201,6 @@ class Outbox:
             )
             return [Dead(*row) for row in found]
 
-    def revive(self, destination: str, now: float) -> int:
-        """Let everything that a destination gave up wait again, for instance after its settings were mended.
-
-        Returns
-        -------
-        int
-            How many revisions.
-        """
-        with self._transaction() as db:
-            return db.execute(
-                "UPDATE outbox SET delivery = 'waiting', attempts = 0, next_at = 0, accepted_at = ?, settled_at = NULL"
-                " WHERE destination = ? AND delivery = 'dead'",
-                (now, destination),
-            ).rowcount
-
     def pause(self, destination: str) -> tuple[float, int]:
         """Until when (epoch seconds) a destination rests, and how often it failed in succession; (0, 0) if neither."""
         with self._lock:
@@ -270,6 +208,13 @@ class Outbox:
                 "SELECT until, failures FROM pauses WHERE destination = ?", (destination,)
             ).fetchone()
         return (float(found[0]), int(found[1])) if found else (0.0, 0)
+
+    def last_sent_at(self, destination: str) -> float | None:
+        """Epoch seconds of the last success of a destination, as far as it is remembered."""
+        with self._lock:
+            query = "SELECT max(settled_at) FROM outbox WHERE destination = ? AND delivery = 'sent'"
+            (at,) = self._db.execute(query, (destination,)).fetchone()
+        return None if at is None else float(at)
 
     def active(self, destination: str, now: float, resolved_for_s: float) -> list[Incident]:
         """Newest sent revision of every incident that is open, or was reported resolved less than so long ago.
@@ -282,11 +227,13 @@ class Outbox:
                 " AND (settled_at < ? OR incident_state = 'resolved' AND settled_at < ?)",
                 (destination, now - self._keep_s, now - resolved_for_s),
             )
-            # Not those whose newer revision may have arrived without our knowing: an old one must not follow it.
+            # Not those whose newer revision may have arrived without our knowing: an old one must not follow it. One
+            # that was given up counts only if it was the end: an open incident must not be forgotten for it.
             found = db.execute(
                 "SELECT body FROM outbox s WHERE destination = ? AND delivery = 'sent' AND body IS NOT NULL"
                 " AND NOT EXISTS (SELECT 1 FROM outbox w WHERE w.destination = s.destination AND"
-                " w.incident_id = s.incident_id AND w.revision > s.revision AND w.attempts > 0) ORDER BY seq",
+                " w.incident_id = s.incident_id AND w.revision > s.revision AND w.attempts > 0"
+                " AND (w.delivery <> 'dead' OR w.incident_state = 'resolved')) ORDER BY seq",
                 (destination,),
             ).fetchall()
         return [incident for (body,) in found if (incident := _read(body)) is not None]
@@ -314,8 +261,17 @@ class Outbox:
             return not any(self._db.execute(query, (name,)).fetchone() for name in destinations)
 
     def prune(self, now: float) -> int:
-        """Forget what was settled more than `keep_s` ago; returns how many revisions."""
+        """Forget what was settled more than `keep_s` ago; returns how many revisions.
+
+        Of what was given up, the newest `KEEP_DEAD` keep their content; all keep their identity.
+        """
         with self._transaction() as db:
+            db.execute(
+                "UPDATE outbox SET body = NULL WHERE seq IN (SELECT seq FROM (SELECT seq, row_number() OVER"
+                " (PARTITION BY destination ORDER BY seq DESC) AS place FROM outbox WHERE delivery = 'dead'"
+                " AND body IS NOT NULL) WHERE place > ?)",
+                (KEEP_DEAD,),
+            )
             return db.execute(
                 "DELETE FROM outbox WHERE delivery <> 'waiting' AND settled_at < ?", (now - self._keep_s,)
             ).rowcount
@@ -323,8 +279,7 @@ class Outbox:
     def close(self) -> None:
         """Close the file and let others open it."""
         with self._lock:
-            self._db.close()
-            self._owner.close()
+            self._file.close()
 
 
 def _read(body: bytes | None) -> Incident | None:

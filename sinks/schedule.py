@@ -6,14 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from schemas.incident import SEVERITIES
 from sinks.traits import Traits
 
 FIRST_WAIT_S = 1.0
-MAX_WAIT_S = 300.0
-MAX_PAUSE_S = 60.0
-"""Longest pause of a whole destination that we choose ourselves: a receiver that is back should not wait long."""
+MAX_WAIT_S = 60.0
+"""Longest wait that we choose ourselves, of a revision or of a whole destination: a receiver that is back should not
+wait long for what it missed."""
 MAX_RETRY_AFTER_S = 3_600.0
 """Longest pause that a receiver may ask for."""
+MAX_DIGEST = 5_000
+"""Most incidents in one digest: their contents are in memory while it is sent."""
+CRITICAL = SEVERITIES.index("critical")
 
 
 class Waiting(NamedTuple):
@@ -61,6 +65,9 @@ def plan(
     A recording destination gets everything in the order of acceptance. The others get, most severe incident first, the
     newest revision of each incident, and an incident that failed waits for its own time without holding up others.
 
+    A destination that takes digests gets a storm in few messages: where `digest_from` incidents or more are due,
+    critical ones go first, one by one unless they are as many themselves, and the rest follows in one `write`.
+
     Parameters
     ----------
     waiting
@@ -70,7 +77,7 @@ def plan(
     traits
         Of the destination.
     batch
-        Most incidents in one request; None is what the traits say.
+        Most incidents in one request, and no digests; None is what the traits say.
     failed
         Incidents of the last request, if it failed: others go first, or one that can never succeed would be tried
         again at the end of every pause and let nobody pass.
@@ -101,9 +108,20 @@ def plan(
     due = [r for r in candidates if r.next_at <= now]
     due.sort(key=lambda r: (r.incident_id in failed, -r.urgency, first_seq[r.incident_id]))
     if due:
-        return Plan(due[:size], superseded, unneeded)
+        return Plan(_batch(due, size, traits.digest_from if batch is None else None), superseded, unneeded)
     wake_at = min((r.next_at for r in candidates), default=None)
     return Plan([], superseded, unneeded, wake_at)
+
+
+def _batch(due: list[Waiting], size: int, digest_from: int | None) -> list[Waiting]:
+    """What goes into one request, of what is due, most severe first."""
+    if digest_from is None or len(due) < digest_from:
+        return due[:size]
+    rest = [r for r in due if r.urgency != CRITICAL]
+    if len(due) - len(rest) >= digest_from:
+        return due[:MAX_DIGEST]
+    # A critical one that has just failed lets the others pass; it is not hidden among them.
+    return due[:size] if due[0].urgency == CRITICAL or len(rest) < digest_from else rest[:MAX_DIGEST]
 
 
 def wait_s(failures: int, jitter: float, *, longest_s: float = MAX_WAIT_S) -> float:
@@ -136,13 +154,16 @@ class Bucket:
         None is unlimited.
     burst
         Size of the bucket; full at the start.
+    last_at
+        When the last request was made, before this start: the bucket counts as empty since then, so that restarts
+        never exceed the rate.
     """
 
-    def __init__(self, rate_per_s: float | None, burst: int) -> None:
+    def __init__(self, rate_per_s: float | None, burst: int, last_at: float | None = None) -> None:
         self._rate_per_s = rate_per_s
         self._burst = float(burst)
-        self._tokens = float(burst)
-        self._at: float | None = None
+        self._tokens = float(burst) if last_at is None else 0.0
+        self._at = last_at
 
     def free_at(self, now: float) -> float:
         """Epoch seconds from which on one more request is allowed; not after `now` if it is allowed at once."""

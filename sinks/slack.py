@@ -10,11 +10,15 @@ import orjson
 from schemas.incident import Incident
 from sinks.http import CONNECT_S, READ_S, Endpoint, check_url
 from sinks.secrets import Secret, as_secret
+from sinks.slack_digest import digest, digest_text
 from sinks.slack_message import fallback_text, message
 from sinks.traits import Traits
 
 RATE_PER_S = 1.0
 """One message a second per webhook, https://docs.slack.dev/apis/web-api/rate-limits"""
+
+DIGEST_FROM = 10
+"""From so many incidents due at once, which would take as many seconds, they become one message."""
 
 
 class Slack:
@@ -46,7 +50,7 @@ class Slack:
         read_s: float = READ_S,
     ) -> None:
         self.name = name
-        self.traits = Traits(rate_per_s=rate_per_s)
+        self.traits = Traits(rate_per_s=rate_per_s, digest_from=DIGEST_FROM)
         self.fallbacks = 0
         """Messages that Slack took only as plain text."""
         url = as_secret(url)
@@ -54,22 +58,24 @@ class Slack:
         self._endpoint = Endpoint(f"slack `{name}`", url, connect_s=connect_s, read_s=read_s)
 
     def write(self, rows: Sequence[Incident]) -> None:
-        """Post one message per incident.
+        """Post one message per incident, or one about all of them if they are many.
 
         Raises
         ------
         DeliveryFailed
             429, 5xx and network errors are retryable.
         """
+        if len(rows) >= DIGEST_FROM:
+            self._send(digest(rows), digest_text(rows))
+            return
         for incident in rows:
-            self._send(incident)
+            self._send(message(incident), fallback_text(incident))
 
-    def _send(self, incident: Incident) -> None:
-        reply = self._endpoint.post(_encode(message(incident)))
+    def _send(self, rich: dict[str, Any], plain: str) -> None:
+        reply = self._endpoint.post(_encode(rich))
         fell_back = reply.status == 400
         if fell_back:
-            plain = {"text": fallback_text(incident), "mrkdwn": False, "unfurl_links": False}
-            reply = self._endpoint.post(_encode(plain))
+            reply = self._endpoint.post(_encode({"text": plain, "mrkdwn": False, "unfurl_links": False}))
         if not reply.ok:
             advice = f"Check that the webhook of destination `{self.name}` still exists in Slack."
             raise self._endpoint.refused(reply, advice=advice)

@@ -23,6 +23,8 @@ class Traits:
         Requests that may follow each other at once.
     batch
         Most incidents in one `write`.
+    digest_from
+        From so many incidents due at once, `write` is given them all and makes one message of them; None is never.
     refresh_s
         Seconds after which the newest sent revision of every open incident is sent again; None is never.
     refresh_resolved_s
@@ -34,5 +36,6 @@ class Traits:
     rate_per_s: float | None = None
     burst: int = 1
     batch: int = 1
+    digest_from: int | None = None
     refresh_s: float | None = None
     refresh_resolved_s: float = 300.0

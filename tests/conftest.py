@@ -1,13 +1,11 @@
-"""Servers for all tests: the embedded engine, a ClickHouse server over HTTP, a Kafka broker.
+"""Servers for all tests: the embedded engine, a ClickHouse server over HTTP, a Kafka broker, an Alertmanager.
 
-Real servers are started once per test process, on demand. Addresses given in `TIDEGAUGE_TEST_CLICKHOUSE` and
-`TIDEGAUGE_TEST_KAFKA` win over our own. Where a server cannot be had, its tests are skipped, saying what is missing,
-unless `TIDEGAUGE_REQUIRE_SERVERS=1`.
+Real servers are started once per test process, on demand; `tests/servers/choice.py` decides where they come from. Where
+one cannot be had, its tests are skipped, saying what is missing, unless `TIDEGAUGE_REQUIRE_SERVERS=1`.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -20,9 +18,6 @@ import structlog
 ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))  # `tests.builders` and `tests.servers` are imported by name
-
-CLICKHOUSE_ENV = "TIDEGAUGE_TEST_CLICKHOUSE"
-KAFKA_ENV = "TIDEGAUGE_TEST_KAFKA"
 
 
 @pytest.fixture(scope="session")
@@ -54,17 +49,10 @@ def chdb_client(chdb_url: str, migrated_databases: Any) -> Iterator[Any]:
 @pytest.fixture(scope="session")
 def clickhouse_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URL of a ClickHouse server over HTTP, shared by the tests of this process: do not stop it."""
-    given = os.environ.get(CLICKHOUSE_ENV)
-    if given:
-        yield given
-        return
-    from tests.servers.cache import free_port
-    from tests.servers.clickhouse import ClickHouseServer
+    from tests.servers.choice import served
 
-    server = ClickHouseServer(tmp_path_factory.mktemp("clickhouse"), free_port())
-    server.start()
-    yield server.url
-    server.stop()
+    with served("clickhouse", tmp_path_factory.mktemp("clickhouse")) as url:
+        yield url
 
 
 @pytest.fixture
@@ -76,17 +64,19 @@ def clickhouse_client(clickhouse_server: str, migrated_databases: Any) -> Iterat
 @pytest.fixture(scope="session")
 def kafka_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Bootstrap servers of a real Kafka broker, shared by the tests of this process: use topics of your own."""
-    given = os.environ.get(KAFKA_ENV)
-    if given:
-        yield given
-        return
-    from tests.servers.cache import free_port
-    from tests.servers.kafka import KafkaBroker
+    from tests.servers.choice import served
 
-    broker = KafkaBroker(tmp_path_factory.mktemp("kafka"), free_port(), free_port())
-    broker.start()
-    yield broker.bootstrap_servers
-    broker.stop()
+    with served("kafka", tmp_path_factory.mktemp("kafka")) as bootstrap_servers:
+        yield bootstrap_servers
+
+
+@pytest.fixture(scope="session")
+def alertmanager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Base address of a real Alertmanager, shared by the tests of this process: do not stop it."""
+    from tests.servers.choice import served
+
+    with served("alertmanager", tmp_path_factory.mktemp("alertmanager")) as url:
+        yield url
 
 
 @pytest.fixture(autouse=True)

@@ -8,6 +8,7 @@ from typing import Any
 from flows.commands.check import check
 from flows.commands.demo import demo
 from flows.commands.migrate import migrate
+from flows.commands.outbox import outbox
 from flows.commands.replay import replay
 from flows.commands.run import run
 from flows.commands.schema import schema
@@ -20,6 +21,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "simulate": simulate,
     "check": check,
     "migrate": migrate,
+    "outbox": outbox,
     "schema": schema,
 }
 """Every command by name."""

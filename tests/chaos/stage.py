@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -50,6 +50,8 @@ class Stage:
         Requests per second.
     replication
         Of the topics.
+    receivers
+        Destinations beside on-call's.
     settings
         Sections whose entries win over `SETTINGS`.
     """
@@ -64,6 +66,7 @@ class Stage:
         produce_to: str | None = None,
         rate_per_s: float = 1_000.0,
         replication: int = 1,
+        receivers: Sequence[dict[str, Any]] = (),
         settings: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self.topics = Topics()
@@ -71,7 +74,14 @@ class Stage:
         self.on_call = OnCall()
         merged = {k: {**SETTINGS[k], **v} if isinstance(SETTINGS.get(k), dict) else v for k, v in settings.items()}
         self._make: Callable[[], Live] = lambda: Live(
-            folder, self.topics, kafka, clickhouse, self.on_call.url, ask=ask, **{**SETTINGS, **merged}
+            folder,
+            self.topics,
+            kafka,
+            clickhouse,
+            self.on_call.url,
+            receivers=receivers,
+            ask=ask,
+            **{**SETTINGS, **merged},
         )
         self.traffic = Traffic(produce_to or kafka, self.topics, rate_per_s=rate_per_s)
         self.phases: list[tuple[str, float, float]] = []

@@ -11,7 +11,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,8 @@ class Live:
         Bootstrap servers, and URL of the server (its database is replaced by one of this installation's own).
     webhook
         URL that incidents are posted to; None for none.
+    receivers
+        Further destinations, as in the settings.
     ask
         URL of the same server for questions about what it left, where the process goes through a proxy.
     settings
@@ -75,6 +77,7 @@ class Live:
         webhook: str | None = None,
         /,
         *,
+        receivers: Sequence[dict[str, Any]] = (),
         ask: str | None = None,
         **settings: Any,
     ) -> None:
@@ -103,9 +106,10 @@ class Live:
             "windows": {"shards": 4, "idle_timeout_s": 3600.0},
             "incidents": {"cold_start_s": 600.0},
             "clickhouse": {"url": _with_database(clickhouse, database)},
-            "destinations": [{"name": "hook", "type": "webhook", "url": webhook, "rate_per_s": 100.0}]
-            if webhook
-            else [],
+            "destinations": [
+                *([{"name": "hook", "type": "webhook", "url": webhook, "rate_per_s": 100.0}] if webhook else []),
+                *receivers,
+            ],
             "metrics": {"port": self.ports[0]},
         }
         for section, given in settings.items():

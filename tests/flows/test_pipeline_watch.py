@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from flows.incidents.policy import policies
 from flows.pipeline import ROW_NS, PipelineWatch
+from flows.runtime import Runtime
+from flows.settings import Destination, Settings
 from flows.sources.item import Item
 from schemas.incident import Incident
+from tests.sinks.incidents import incident
+from tests.sinks.receiver import Answer, receiver
 
 S = 1_000_000_000
 NOON = 1_767_268_800 * S
@@ -137,3 +143,33 @@ def test_a_crash_after_a_loss_tells_it_once() -> None:
     out = run(watch(saved), [loss(40, 50), *(beat(row) for row in range(41, 60))])
     assert [state for _, state in told(out)] == ["open"]
     assert "50 of t/0" in out[0].summary
+
+
+def test_a_receiver_that_gives_up_is_named_to_the_others(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text("k" * 32)
+    with receiver(Answer(410, b"gone")) as gone, receiver(Answer(202)) as pager:
+        settings = Settings(
+            state_dir=str(tmp_path),
+            clickhouse=None,
+            destinations=[
+                Destination(name="channel", type="slack", url=gone.url),
+                Destination(name="pager", type="pagerduty", url=pager.url, secret_file=str(key)),
+            ],
+        )
+        with Runtime(settings, notify=True) as runtime:
+            outputs = runtime.outputs()
+            it = PipelineWatch(policies({}), pressure=outputs.pressure, troubled=outputs.troubled)
+            run(it, [beat(0), beat(1)])
+            notifier = runtime.notifier
+            assert notifier is not None
+            notifier.accept([incident(1, severity="error")])
+            assert notifier.drain(15)
+            assert notifier.status()["channel"]["dead"] == 1
+            told_others = run(it, [beat(row) for row in range(2, 10)])
+            for hand_over in outputs.incidents:
+                hand_over(told_others)
+            assert notifier.drain(15)
+    health = [json.loads(r.body) for r in pager.requests if b"pipeline_health" in r.body]
+    assert len(health) == 1
+    assert "a receiver was given up: channel." in health[0]["payload"]["summary"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -40,8 +41,8 @@ class Receiver:
 
 
 @contextmanager
-def receiver(default: Answer | None = None) -> Iterator[Receiver]:
-    """Run a receiver for the time of a test."""
+def receiver(default: Answer | None = None, port: int = 0) -> Iterator[Receiver]:
+    """Run a receiver for the time of a test, on a free port unless one is given."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -74,7 +75,13 @@ def receiver(default: Answer | None = None) -> Iterator[Receiver]:
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, request: object, client_address: object) -> None:
+            """Clients and proxies that break off are what is tested."""
+            if not isinstance(sys.exception(), ConnectionError):
+                super().handle_error(request, client_address)  # type: ignore[arg-type]
+
+    server = Server(("127.0.0.1", port), Handler)
     server.daemon_threads = True
     it = Receiver(f"http://127.0.0.1:{server.server_port}", default or Answer())
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)

@@ -1,12 +1,7 @@
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import socket
-import subprocess
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,8 +13,13 @@ from hypothesis import given, settings
 
 from schemas.incident import Incident
 from sinks.alertmanager import Alertmanager, alert, labels
+from sinks.courier import Courier
+from sinks.outbox import Outbox
+from tests.servers.alertmanager import AlertmanagerServer
+from tests.servers.cache import free_port
 from tests.sinks.incidents import hostile, incident
 from tests.sinks.receiver import receiver
+from tests.sinks.scripted import Clock, run
 
 
 def test_labels_are_the_same_for_every_revision() -> None:
@@ -92,46 +92,10 @@ def test_login_of_the_address_and_token_go_into_the_header() -> None:
         assert [r.headers["authorization"] for r in it.requests] == ["Basic dXNlcjpwYUBzcw==", "Bearer t0ken"]
 
 
-@pytest.fixture(scope="module")
-def alertmanager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    binary = shutil.which("prometheus-alertmanager") or shutil.which("alertmanager")
-    if binary is None:
-        if os.environ.get("TIDEGAUGE_REQUIRE_SERVERS") == "1":
-            pytest.fail("no Alertmanager, but TIDEGAUGE_REQUIRE_SERVERS=1")
-        pytest.skip("no Alertmanager: install the Debian package prometheus-alertmanager")
-    directory = tmp_path_factory.mktemp("alertmanager")
-    config: Path = directory / "am.yml"
-    config.write_text("route: {receiver: none}\nreceivers: [{name: none}]\n")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with (directory / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [
-                binary,
-                f"--config.file={config}",
-                f"--storage.path={directory}",
-                "--cluster.listen-address=",
-                f"--web.listen-address=127.0.0.1:{port}",
-            ],
-            stdout=log,
-            stderr=log,
-        )
-    url = f"http://127.0.0.1:{port}"
-    ready = urllib3.Retry(total=60, backoff_factor=0.05, backoff_max=0.2, status_forcelist=[503])
-    try:
-        with urllib3.PoolManager() as http:
-            http.request("GET", f"{url}/-/ready", retries=ready)
-        yield url
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
-def read_back(url: str) -> list[dict[str, Any]]:
+def read_back(url: str, team: str | None = None) -> list[dict[str, Any]]:
     with urllib3.PoolManager() as http:
         alerts: list[dict[str, Any]] = http.request("GET", f"{url}/api/v2/alerts").json()
-        return alerts
+        return [a for a in alerts if team in (None, a["labels"].get("team"))]
 
 
 @pytest.mark.server
@@ -142,7 +106,7 @@ def test_real_alertmanager_shows_what_is_open_and_forgets_what_is_resolved(alert
     team = {"team": "read-back", "gpu.model": 'H100 "x" \n{}'}
     sink.write([incident(1, dims=team, opened_at=opened), incident(2, kind="gpu_idle", dims=team, opened_at=opened)])
     sink.write([incident(1, 2, "updated", dims=team, opened_at=opened, severity="critical")])
-    shown = {a["labels"]["alertname"]: a for a in read_back(alertmanager)}
+    shown = {a["labels"]["alertname"]: a for a in read_back(alertmanager, "read-back")}
     assert shown.keys() == {"TidegaugeCostSpike", "TidegaugeGpuIdle"}
     spike = shown["TidegaugeCostSpike"]
     assert spike["status"]["state"] == "active"
@@ -151,8 +115,53 @@ def test_real_alertmanager_shows_what_is_open_and_forgets_what_is_resolved(alert
     assert spike["annotations"]["revision"] == "2"
     assert spike["generatorURL"].startswith("https://grafana.example/")
     sink.write([incident(1, 3, "resolved", dims=team, opened_at=opened, resolved_at=ended)])
-    assert [a["labels"]["alertname"] for a in read_back(alertmanager)] == ["TidegaugeGpuIdle"]
+    assert [a["labels"]["alertname"] for a in read_back(alertmanager, "read-back")] == ["TidegaugeGpuIdle"]
     sink.close()
+
+
+@pytest.mark.server
+def test_real_alertmanager_that_was_away_and_lost_its_memory_is_told_again_what_is_open(tmp_path: Path) -> None:
+    server = AlertmanagerServer(tmp_path / "alertmanager", free_port())
+    server.start()
+    clock, sink = Clock(time.time()), Alertmanager("am", server.url, connect_s=1.0, read_s=5.0)
+    outbox = Outbox(tmp_path / "outbox.db")
+    courier = Courier("am", sink, outbox, clock=clock, jitter=lambda: 0.5, traits=sink.traits)
+    opened = f"{datetime.fromtimestamp(clock.now, UTC) - timedelta(minutes=10):%FT%TZ}"
+    ended = f"{datetime.fromtimestamp(clock.now, UTC) - timedelta(seconds=5):%FT%TZ}"
+
+    def accept(number: int, revision: int = 1, state: str = "open") -> None:
+        changes = {"resolved_at": ended} if state == "resolved" else {}
+        it = incident(number, revision, state, dims={"team": f"t{number}"}, opened_at=opened, **changes)
+        outbox.accept([("am", it)], clock())
+
+    def teams() -> set[str]:
+        return {a["labels"]["team"] for a in read_back(server.url)}
+
+    try:
+        for number in (1, 2, 3):
+            accept(number)
+        run(courier, clock, 30)
+        assert teams() == {"t1", "t2", "t3"}
+        server.kill()
+        # While it is away one ends, one more opens, and one comes and goes.
+        accept(1, 2, "resolved")
+        accept(4)
+        accept(5)
+        accept(5, 2, "resolved")
+        run(courier, clock, 300)
+        assert courier.counters["retried"] >= 3
+        assert courier.counters["dead"] == 0
+        server.forget()
+        server.start()
+        assert teams() == set()
+        run(courier, clock, 130)
+        assert teams() == {"t2", "t3", "t4"}
+        assert outbox.idle(["am"])
+        assert courier.counters["unneeded"] == 1
+    finally:
+        server.kill()
+        sink.close()
+        outbox.close()
 
 
 @pytest.mark.server

@@ -93,13 +93,20 @@ def test_retry_after_is_honoured_across_a_restart(make: Make, outbox: Outbox, cl
     assert len(fresh.sent) == 2
 
 
-def test_clock_set_back_does_not_silence_a_destination(make: Make, outbox: Outbox, clock: Clock) -> None:
+@pytest.mark.parametrize("back_s", [30.0, 600.0, 30 * 86_400.0])
+def test_clock_set_back_between_two_starts_freezes_nothing(
+    make: Make, outbox: Outbox, clock: Clock, back_s: float
+) -> None:
     courier, sink = make()
     sink.failures = [later(retry_after_s=10)]
     accept(outbox, clock, incident(1))
-    courier.step()
-    clock.now -= 30 * 86_400
-    assert courier.paused_s(clock()) <= 3_600
+    run(courier, clock, 1)
+    clock.now -= back_s
+    outbox.right_times(clock())
+    again, fresh = make()
+    run(again, clock, 3_700)
+    assert ids(fresh) == [(1, 1)]
+    assert outbox.oldest_waiting_at("ops") is None
 
 
 def test_rate_limit_holds_even_with_a_backlog(make: Make, outbox: Outbox, clock: Clock) -> None:
@@ -221,6 +228,21 @@ def test_refresh_goes_on_after_a_restart(make: Make, outbox: Outbox, clock: Cloc
     again, sink = make(traits)
     run(again, clock, 1)
     assert ids(sink) == [(1, 1)]
+
+
+def test_an_incident_stays_alive_though_an_update_of_it_was_refused_but_not_after_its_end(
+    make: Make, outbox: Outbox, clock: Clock
+) -> None:
+    courier, sink = make(Traits(tracks_state=True, refresh_s=60))
+    accept(outbox, clock, incident(1), incident(2))
+    run(courier, clock, 10)
+    sink.failures = [never(), never()]
+    accept(outbox, clock, incident(1, 2, "updated"), incident(2, 2, "resolved"))
+    run(courier, clock, 10)
+    assert len(outbox.dead()) == 2
+    sink.batches.clear()
+    run(courier, clock, 125)
+    assert ids(sink) == [(1, 1), (1, 1)]
 
 
 def test_failed_refresh_is_repeated_soon(make: Make, outbox: Outbox, clock: Clock) -> None:

@@ -21,6 +21,7 @@ from structlog.testing import capture_logs
 from schemas.errors import BadSettings, DeliveryFailed
 from sinks.delivery import Notifier
 from sinks.outbox import Outbox
+from sinks.outbox_review import OutboxReview
 from sinks.pagerduty import PagerDuty
 from sinks.routing import Route, Router
 from sinks.slack import Slack
@@ -173,7 +174,7 @@ def test_given_up_incidents_can_be_revived(tmp_path: Path, stack: ExitStack) -> 
     it.accept([incident()])
     stepped(it, clock)
     assert it.status()["ops"]["dead_kept"] == 1
-    assert it.revive("ops") == 1
+    assert OutboxReview(tmp_path / "outbox.db").retry("ops", clock()) == {"ops": 1}
     stepped(it, clock, 60)
     assert [len(ops.sent), it.status()["ops"]["dead_kept"]] == [2, 0]
 
@@ -235,6 +236,38 @@ def test_trouble_with_the_outbox_does_not_end_a_destinations_thread(
         assert it.drain(WAIT_S)
     assert len(server.requests) == 1
     assert "secret inside" not in str(logs)
+
+
+def test_what_was_taken_while_the_disk_was_full_is_noted_later_and_not_sent_again(
+    tmp_path: Path, stack: ExitStack, server: Receiver
+) -> None:
+    it = notifier(stack, tmp_path, [Webhook("hook", server.url)], jitter=lambda: -0.99)
+    outbox, full = it._outbox, [sqlite3.OperationalError("database or disk is full")] * 3
+    sent = outbox.sent
+    outbox.sent = lambda *a, **k: raise_(full.pop()) if full else sent(*a, **k)  # type: ignore[method-assign, assignment]
+    with capture_logs() as logs:
+        it.accept([incident()])
+        assert it.drain(WAIT_S)
+    assert not full
+    assert len(server.requests) == 1
+    assert [log["error"] for log in logs if log["event"] == "outbox cannot be used"] == ["database or disk is full"] * 3
+    assert it.status()["hook"]["sent"] == 1
+
+
+def test_a_backlog_and_an_outage_at_one_receiver_keep_the_outbox_free_for_others(
+    tmp_path: Path, stack: ExitStack, server: Receiver
+) -> None:
+    down = stack.enter_context(receiver(Answer(503)))
+    slow = Webhook("slow", down.url)
+    it = notifier(
+        stack, tmp_path, [slow, Webhook("quick", server.url)], [Route(["slow"], teams=["search"]), Route(["quick"])]
+    )
+    it.accept([incident(n) for n in range(2_000)])
+    seen = threading.Event()
+    server.on_request = lambda _: seen.set()
+    it.accept([incident(9_999, dims={"team": "ads"})])
+    assert seen.wait(WAIT_S)
+    assert it.status()["slow"]["waiting"] == 2_000
 
 
 def raise_(error: Exception) -> float:

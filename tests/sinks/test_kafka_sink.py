@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -8,8 +9,13 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 
 from schemas.errors import DeliveryFailed
 from schemas.incident import Incident
+from sinks.courier import Courier
 from sinks.kafka import KafkaTopic
+from sinks.outbox import Outbox
+from tests.servers.cache import free_port
+from tests.servers.kafka import KafkaBroker
 from tests.sinks.incidents import incident
+from tests.sinks.scripted import Clock, run
 
 
 @pytest.fixture
@@ -65,3 +71,32 @@ def test_too_large_message_is_permanent(broker: str) -> None:
     assert "MSG_SIZE_TOO_LARGE" in str(caught.value)
     sink.write([incident(1)])
     sink.close()
+
+
+@pytest.mark.server
+@pytest.mark.slow
+def test_a_topic_that_was_away_gets_every_revision_in_order_once_it_is_there(tmp_path: Path) -> None:
+    broker = KafkaBroker(tmp_path / "kafka", free_port(), free_port())
+    clock, outbox = Clock(), Outbox(tmp_path / "outbox.db")
+    sink = KafkaTopic("bus", options={"bootstrap.servers": broker.bootstrap_servers}, timeout_s=1.0)
+    courier = Courier("bus", sink, outbox, clock=clock, jitter=lambda: 0.5, traits=sink.traits)
+    try:
+        outbox.accept([("bus", incident(n, r, "updated")) for r in (1, 2) for n in (1, 2)], clock())
+        run(courier, clock, 2)
+        outbox.accept([("bus", incident(n, 3, "resolved")) for n in (1, 2)], clock())
+        assert courier.counters["retried"] >= 4
+        broker.start()
+        for _ in range(30):  # the topic is made by the first attempt
+            run(courier, clock, 60)
+            if outbox.idle(["bus"]):
+                break
+        assert outbox.idle(["bus"])
+        assert courier.counters["sent"] == 6
+        assert courier.counters["dead"] == 0
+        got = read(broker.bootstrap_servers, "ai.incidents", 6)
+        for n in (1, 2):
+            assert [i.revision for _, i in got if i.incident_id == incident(n).incident_id] == [1, 2, 3]
+    finally:
+        sink.close()
+        broker.kill()
+        outbox.close()

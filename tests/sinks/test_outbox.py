@@ -8,6 +8,7 @@ import pytest
 
 from schemas.errors import BadSettings
 from sinks.outbox import Outbox
+from sinks.outbox_review import OutboxReview
 from tests.sinks.incidents import incident
 
 NOW = 1_000_000.0
@@ -106,6 +107,20 @@ def test_dead_is_listed_and_can_be_revived(tmp_path: Path) -> None:
     outbox.bury(outbox.waiting("ops"), "refused", NOW)
     assert [(d.destination, d.revision, d.attempts, d.error) for d in outbox.dead()] == [("ops", 1, 1, "refused")]
     assert outbox.dead("pager") == []
-    assert outbox.revive("ops", NOW) == 1
+    assert OutboxReview(tmp_path / "outbox.db").retry("ops", NOW) == {"ops": 1}
     assert outbox.incident(outbox.waiting("ops")[0]) == incident(1)
+    outbox.close()
+
+
+def test_content_of_what_was_given_up_is_bounded_but_not_its_identity(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sinks.outbox.KEEP_DEAD", 3)
+    outbox = Outbox(tmp_path / "outbox.db")
+    outbox.accept([("ops", incident(n)) for n in range(5)], NOW)
+    outbox.bury(outbox.waiting("ops"), "refused", NOW)
+    outbox.prune(NOW)
+    assert OutboxReview(tmp_path / "outbox.db").retry(None, NOW) == {"ops": 3}
+    assert keys(outbox) == [("2", 1), ("3", 1), ("4", 1)]
+    assert outbox.accept([("ops", incident(0))], NOW) == 0
     outbox.close()

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sinks.schedule import Bucket, Waiting, plan, wait_s
+from sinks.schedule import CRITICAL, Bucket, Waiting, plan, wait_s
 from sinks.traits import Traits
 
 NOW = 1_000.0
@@ -63,6 +63,34 @@ def test_most_severe_goes_first() -> None:
     assert keys(todo.send) == [("b", 1), ("a", 1)]
 
 
+DIGESTED = Traits(digest_from=5)
+
+
+@pytest.mark.parametrize(
+    ("critical", "others", "first"),
+    [(0, 4, 1), (0, 5, 5), (2, 4, 1), (4, 1, 1), (5, 0, 5), (5, 3, 8), (0, 1_000, 1_000)],
+)
+def test_a_storm_becomes_a_digest_and_the_few_critical_ones_go_alone_before_it(
+    critical: int, others: int, first: int
+) -> None:
+    rows = [row(n, f"o{n}", 1) for n in range(others)]
+    rows += [row(others + n, f"c{n}", 1, urgency=CRITICAL) for n in range(critical)]
+    todo = plan(rows, NOW, DIGESTED)
+    assert len(todo.send) == first
+    assert [r.incident_id[0] for r in todo.send[:critical]] == ["c"] * min(critical, first)
+
+
+def test_a_critical_incident_that_failed_lets_a_digest_pass_and_is_not_hidden_in_it() -> None:
+    rows = [row(n, f"o{n}", 1) for n in range(6)] + [row(9, "c", 1, urgency=CRITICAL)]
+    passed = plan(rows, NOW, DIGESTED, failed=frozenset("c")).send
+    assert {r.incident_id for r in passed} == {f"o{n}" for n in range(6)}
+    assert len(plan(rows[2:], NOW, DIGESTED, failed=frozenset("c")).send) == 1, "four are no digest"
+
+
+def test_after_a_refused_digest_its_incidents_go_one_by_one() -> None:
+    assert len(plan([row(n, f"o{n}", 1) for n in range(20)], NOW, DIGESTED, batch=1).send) == 1
+
+
 rows = st.lists(
     st.builds(
         Waiting,
@@ -82,7 +110,7 @@ rows = st.lists(
 ).map(lambda rs: [r._replace(seq=i, settled_revision="abc".index(r.incident_id)) for i, r in enumerate(rs)])
 
 
-@given(rows, st.sampled_from([PEOPLE, TRACKER]))
+@given(rows, st.sampled_from([PEOPLE, TRACKER, Traits(batch=10, digest_from=2)]))
 def test_every_waiting_row_is_sent_dropped_or_waits_with_a_wake_up(waiting: list[Waiting], traits: Traits) -> None:
     todo = plan(waiting, NOW, traits)
     done = [r.seq for r in [*todo.send, *todo.superseded, *todo.unneeded]]
@@ -125,3 +153,8 @@ def test_clock_that_is_set_back_neither_blocks_nor_frees_the_bucket() -> None:
     bucket.take(1_000.0)
     assert bucket.free_at(0.0) == 1.0
     assert bucket.free_at(1.0) == 1.0
+
+
+def test_a_restart_gives_no_tokens() -> None:
+    assert Bucket(1.0, 5, last_at=NOW - 0.25).free_at(NOW) == pytest.approx(NOW + 0.75)
+    assert Bucket(1.0, 5, last_at=NOW - 100).free_at(NOW) == NOW

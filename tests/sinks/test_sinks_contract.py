@@ -164,6 +164,8 @@ def test_no_secret_in_any_log(
         sink.write([incident()])
         server.default = Answer(500, b"later")
         failure(sink)
+        server.default = Answer(raw=b"HTTP/1.1 500 X\r\nno header at all\r\nContent-Length: 0\r\n\r\n")
+        failure(sink)
     assert_no_secret(caplog.text)
     assert_no_secret("".join(capfd.readouterr()))
     assert_no_secret(repr(sink) + str(vars(sink)))

@@ -6,10 +6,12 @@ from typing import Any
 import orjson
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from schemas.errors import DeliveryFailed
 from schemas.incident import Contributor, Incident
-from sinks.slack import Slack
+from sinks.slack import DIGEST_FROM, Slack
+from sinks.slack_digest import digest, digest_text
 from sinks.slack_message import escape, fallback_text, heading, message
 from tests.sinks.incidents import NASTY, hostile, incident
 from tests.sinks.receiver import Answer, receiver
@@ -66,6 +68,39 @@ def test_hostile_incidents_break_no_limit_and_inject_nothing(it: Incident) -> No
     built = message(it)
     assert_within_limits(built)
     assert_nothing_injected(built)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(hostile(), min_size=1, max_size=30))
+def test_a_hostile_storm_breaks_no_limit_and_injects_nothing(them: list[Incident]) -> None:
+    built = digest(them)
+    assert_within_limits(built)
+    assert_nothing_injected(built)
+    assert_nothing_injected({"text": digest_text(them), "blocks": []})
+
+
+def test_a_digest_counts_all_and_names_the_worst_first() -> None:
+    storm = [incident(n, kind="gpu_idle", severity="info", dims={"node": f"n{n}"}) for n in range(40)]
+    storm += [incident(50 + n, 3, "resolved", dims={"team": f"gone{n}"}) for n in range(5)]
+    storm += [incident(60, severity="critical", dims={"team": "pay"}, impact_usd_per_hour=5_000.0)]
+    text = words(digest(storm))
+    assert "46 incidents at once, 41 open, worst critical" in text
+    assert "1 critical, 40 info, 5 resolved" in text
+    assert text.index("Cost spike: team=pay ($5,000.00 per hour)") < text.index("GPU idle: node=n0")
+    assert "And 34 more: 29 × GPU idle, 5 × Cost spike." in text
+
+
+def test_many_incidents_are_one_message_also_as_plain_text() -> None:
+    with receiver() as it:
+        slack = Slack("ops", it.url)
+        slack.write([incident(n) for n in range(DIGEST_FROM)])
+        it.answers = [Answer(400, b"invalid_blocks")]
+        slack.write([incident(n) for n in range(DIGEST_FROM)])
+        slack.write([incident(n) for n in range(DIGEST_FROM - 1)])
+        slack.close()
+    assert len(it.requests) == 1 + 2 + DIGEST_FROM - 1
+    assert orjson.loads(it.requests[2].body).keys() == {"text", "mrkdwn", "unfurl_links"}
+    assert slack.fallbacks == 1
 
 
 def test_the_check_for_injection_finds_injection() -> None:
