@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from flows.commands.check import check
+from flows.commands.dead_letters import dead_letters
 from flows.commands.demo import demo
 from flows.commands.migrate import migrate
 from flows.commands.replay import replay
@@ -21,5 +22,6 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "check": check,
     "migrate": migrate,
     "schema": schema,
+    "dead-letters": dead_letters,
 }
 """Every command by name."""
