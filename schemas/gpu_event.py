@@ -42,7 +42,7 @@ class GpuEvent(Struct, frozen=True, kw_only=True, gc=False):
     power_w: NonNegative | None = None
     power_limit_w: NonNegative | None = None
     temperature_c: Annotated[float, Meta(ge=-100, le=1000)] | None = None
-    xid: Count | None = None
+    xid: Annotated[int, Meta(ge=0, le=2**32 - 1)] | None = None
     """Last XID seen (a level that stays, as in DCGM; changes are detected here). 0 means none."""
     ecc_uncorrected: Count | None = None
     """Running count of uncorrectable memory errors."""

@@ -1,7 +1,7 @@
 """Exact money: int64 pico-USD (1e-12 USD) in columns, `Decimal` at the edges.
 
 Integer sums do not depend on the order of merging, so a replay gives the same bill to the last digit. An int64
-holds up to 9.2 million USD, enough for one series and window.
+holds up to 9.2 million USD, enough for one series and window (`flows.windows.sums` stops there instead of overflowing).
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from flows.commands.check import check
+from flows.commands.dead_letters import dead_letters
 from flows.commands.demo import demo
 from flows.commands.migrate import migrate
 from flows.commands.outbox import outbox
@@ -23,5 +24,6 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "migrate": migrate,
     "outbox": outbox,
     "schema": schema,
+    "dead-letters": dead_letters,
 }
 """Every command by name."""

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flows.windows.partials import Partials, Rows, add_cells, take_rows
+from flows.windows.sums import add_groups
 from schemas.columns import MISSING, TOO_LATE, Coded, Costs, IntArray, RequestColumns
 from schemas.request_window import COLUMN, ERROR_SUMS, SKETCHES, SUMS, SparseSketches
 from schemas.series import Series
@@ -230,10 +231,10 @@ def _combine(codes: Sequence[npt.NDArray[np.integer]]) -> tuple[IntArray, IntArr
 
 
 def _sum_by(group: IntArray, rows: IntArray, groups: int) -> IntArray:
-    """Add up rows by group number; exact. Every group has at least one row."""
+    """Add up rows by group number; exact up to `LARGEST_SUM`. Every group has at least one row."""
     order = np.argsort(group, kind="stable")
     starts = np.searchsorted(group[order], np.arange(groups))
-    return np.add.reduceat(rows[order], starts, axis=0)
+    return add_groups(rows[order], starts)
 
 
 def _reorder(rows: Rows, order: IntArray) -> Rows:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 
 from flows.windows.gpu_states import GpuRows
+from flows.windows.sums import add_groups
 from schemas.columns import FloatArray, IntArray
 from schemas.gpu_window import COLUMN, GPU_SERIES_DIMS, MAXIMA, OWNER_DIMS, ROLLUPS, SUMS, GpuWindows
 from schemas.series import Series
@@ -30,7 +31,7 @@ def windows_of(rows: GpuRows, *, start_ns: int, window_ns: int, version: int) ->
         keys = [one.key() for one in rolled]
         by_key = sorted(range(len(rolled)), key=keys.__getitem__)
         series += [rolled[i] for i in by_key]
-        sums.append(np.add.reduceat(rows.sums[order], starts, axis=0)[by_key])
+        sums.append(add_groups(rows.sums[order], starts)[by_key])
         maxima.append(np.fmax.reduceat(rows.maxima[order], starts, axis=0)[by_key])
         of_group = _distinct(((int(group[row]), code) for row, code in rows.edges), len(values))
         xids += [of_group[i] for i in by_key]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from flows.windows.sums import add_groups
 from schemas.columns import IntArray
 from schemas.request_window import SKETCHES, SUMS, SparseSketches
 from schemas.series import Series
@@ -107,7 +108,7 @@ def merge_rows(parts: Sequence[Rows], *, distinct: bool = True) -> Rows:
         )
         keys, counts = add_cells(keys, np.concatenate([p.sketches[name].counts for p in parts]))
         sketches[name] = SparseSketches(keys // BUCKETS, (keys % BUCKETS + MIN_BUCKET).astype(np.int16), counts)
-    return Rows(ids, [everyone[i] for i in first.tolist()], np.add.reduceat(sums[order], starts, axis=0), sketches)
+    return Rows(ids, [everyone[i] for i in first.tolist()], add_groups(sums[order], starts), sketches)
 
 
 def take_rows(rows: Rows, keep: npt.NDArray[np.integer]) -> Rows:
