@@ -173,6 +173,8 @@ class _KafkaPart(StatefulSourcePartition[Item[Any], Any]):
         self.queue = reader.add(*self.key, self.offset)
         self.last_message = source.monotonic()
         self.last_beat = -_HEARTBEAT_S
+        self.unread_since = self.last_message
+        """Since when the broker has had something behind our position that does not come."""
         self.watermark_ns = self.decoder.watermark_ns
         self.awake: datetime | None = None
         self.ended = False
@@ -292,10 +294,27 @@ class _KafkaPart(StatefulSourcePartition[Item[Any], Any]):
         if silent_s < source.idle_timeout_s or now - self.last_beat < _HEARTBEAT_S:
             return []
         self.last_beat = now
+        if not self._producers_are_silent():
+            return []
         watermark_ns = self.watermark_ns
         if watermark_ns > -(2**62):  # event time goes on at the clock's pace since the last message
             watermark_ns += int(silent_s * 1e9)
         return [Item(self.name, None, watermark_ns, idle=True, lag=0, read_at_ns=source.wall_ns())]
+
+    def _producers_are_silent(self) -> bool:
+        """Whether the brokers were there for all the idle time-out, and say that there is nothing new.
+
+        While a broker is away, producers hold events back that happened long ago. An end that lies behind an open
+        transaction counts for as long as the time-out.
+        """
+        answered_for_s, end = self.reader.answered_for_s(self.key)
+        if answered_for_s < self.source.idle_timeout_s:
+            return False
+        now = self.source.monotonic()
+        if end <= self.offset:
+            self.unread_since = now
+            return True
+        return now - self.unread_since > self.source.idle_timeout_s
 
     def next_awake(self) -> datetime | None:
         return self.awake

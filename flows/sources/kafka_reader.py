@@ -39,6 +39,9 @@ QUEUED_BYTES = 64 * 1024 * 1024
 ASK_AGAIN_S = 1.0
 """How long a partition whose position is gone waits when the broker does not say where to go on."""
 
+ANSWER_S = 0.5
+"""How long a broker may take to say that a silent partition has nothing new."""
+
 Key = tuple[str, int]
 
 OnGone = Callable[[Key, int, int, int], int]
@@ -59,7 +62,10 @@ class PartitionReader:
     """
 
     def __init__(self, options: Mapping[str, Any], on_gone: OnGone) -> None:
-        self.consumer = Consumer({**FETCH, **options}, logger=client_logger())
+        self._unanswered: dict[Key, float] = {}
+        """When a partition's broker was last found to be away, on the monotonic clock."""
+        self._all_down = float("-inf")
+        self.consumer = Consumer({**FETCH, **options, "error_cb": self._trouble}, logger=client_logger())
         self.on_gone = on_gone
         self.queues: dict[Key, deque[Any]] = {}
         self.caught_up: dict[Key, int] = {}
@@ -89,6 +95,7 @@ class PartitionReader:
             self._bytes -= sum(map(len, queue))
             self.caught_up.pop(key, None)
             self._gone.pop(key, None)
+            self._unanswered.pop(key, None)
             self._resting.discard(key)
             if self._put_back.pop(key, None) is None:
                 self.consumer.incremental_unassign([TopicPartition(topic, partition)])
@@ -166,6 +173,26 @@ class PartitionReader:
                 self.heard.add(key)
             elif error is not None:
                 self._on_error(error, key, message.offset())
+
+    def answered_for_s(self, key: Key) -> tuple[float, int]:
+        """For how long a partition's broker has been there, as far as we know, and the end of the log as it says now.
+
+        The first number is 0 if it does not answer; it is then not asked again for a while.
+        """
+        now = time.monotonic()
+        away = max(self._unanswered.get(key, float("-inf")), self._all_down)
+        if now < away + ASK_AGAIN_S:
+            return 0.0, 0
+        found = self.bounds(*key, timeout_s=ANSWER_S)
+        if found is None:
+            self._unanswered[key] = time.monotonic()
+            return 0.0, 0
+        return now - away, found[1]
+
+    def _trouble(self, error: KafkaError) -> None:
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:
+            self._all_down = time.monotonic()
+        say(error.str())
 
     def _on_error(self, error: KafkaError, key: Key, offset: int | None) -> None:
         if error.code() == KafkaError._PARTITION_EOF:

@@ -17,7 +17,7 @@ from flows.sources.alignment import Alignment
 from flows.sources.kafka import KafkaSource
 from flows.sources.kafka_topics import Topic
 from schemas.formats import get_format
-from tests.flows.test_kafka_source import Opened, count
+from tests.flows.kafka_feed import Opened, count
 
 S = 1_000_000_000
 T0 = 1_767_268_800

@@ -214,3 +214,20 @@ def test_a_worker_has_one_consumer_and_gives_it_back(feed: Feed) -> None:
 def test_a_missing_topic_or_broker_is_said_with_the_setting_to_change() -> None:
     with pytest.raises(BadSettings, match=r"kafka\.bootstrap_servers"):
         list_partitions({"bootstrap.servers": "127.0.0.1:1", "log_level": 0}, "t", timeout_s=0.5)
+
+
+def test_silence_of_the_brokers_is_not_silence_of_the_producers(parts: Parts) -> None:
+    broker = EmbeddedBroker()
+    feed = Feed(broker.address, parts)
+    broker.create(feed.topic)
+    feed.send(0, 1.0, 2.0)
+    opened = feed.open(feed.source())
+    opened.read(lambda o: count(2)(o) and caught_up(o))
+    broker.close()
+    feed.clock.now += 100.0
+    for _ in range(5):
+        for part in opened.parts.values():
+            opened.items += part.next_batch()
+        feed.clock.now += 2.0
+    assert not any(item.idle for item in opened.items), "what producers hold back meanwhile would come too late"
+    opened.close()
