@@ -142,6 +142,8 @@ class PartitionReader:
         self._put_back[key] = queue[0].offset()
         self._bytes -= sum(map(len, queue))
         queue.clear()
+        # Otherwise its position would jump over what was put back, and a crash just then would lose it.
+        self.caught_up.pop(key, None)
         self.consumer.incremental_unassign([TopicPartition(*key)])
         return True
 

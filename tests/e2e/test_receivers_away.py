@@ -21,6 +21,8 @@ from tests.sinks.receiver import Answer, Receiver, receiver
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
+PATIENCE_S = 300.0
+"""A crowded machine reads forty minutes of events slowly; nobody waits for it otherwise."""
 LIMITED = Answer(429, b"rate_limited", (("Retry-After", "3"),))
 
 
@@ -74,7 +76,7 @@ def test_receivers_in_trouble_delay_nobody_and_miss_nothing_in_the_end(
         wait_for("the first alerts", lambda: len(on_call.received()) >= 2 and pages(pager))
         it.kill()
         it.start()
-        wait_for("the last window", it.has_closed_everything)
+        wait_for("the last window", it.has_closed_everything, timeout_s=PATIENCE_S)
         rows = it.query(
             f"SELECT incident_id, state FROM incidents FINAL WHERE kind != '{OWN}' AND notify"
             " ORDER BY incident_id, revision"
