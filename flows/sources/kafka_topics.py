@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
 import structlog
@@ -33,6 +34,9 @@ _FOR_GOOD = {
 
 class TopicMissing(BadSettings):
     """The brokers know no such topic, or do not show it to us."""
+
+
+_CLUSTER = "one process goes on with them by itself, a cluster after a restart of all its processes"
 
 
 @dataclass(frozen=True)
@@ -190,6 +194,7 @@ class TopicWatch:
         self.gone: frozenset[str] = frozenset()
         """Topics that do not exist now, or were made anew: what comes from there under their old positions is not
         theirs."""
+        self._since = datetime.now(UTC)
         self.trouble = ""
         """Why the last look failed; empty if it did not."""
         self.every_s = every_s
@@ -205,7 +210,7 @@ class TopicWatch:
 
     def __exit__(self, *_: object) -> None:
         self._closing.set()
-        self._thread.join(timeout=20)
+        self._thread.join(timeout=2)  # a look at brokers that are away may take longer; it changes nothing any more
 
     def unread(self) -> dict[str, int]:
         """By topic: partitions that exist and are not read."""
@@ -219,9 +224,9 @@ class TopicWatch:
             return self.trouble
         for name, n in self.unread().items():
             if n:
-                return f"kafka: {n} new partitions of {name} are not read yet; restart every process of the cluster"
+                return f"kafka: {n} new partitions of {name} are not read yet; {_CLUSTER}"
             if self.found[name].identity != self.read[name].identity:
-                return f"kafka: topic {name} was made anew; restart every process of the cluster"
+                return f"kafka: topic {name} was made anew and is not read yet; {_CLUSTER}"
         return ""
 
     def look(self) -> None:
@@ -230,7 +235,9 @@ class TopicWatch:
             try:
                 found = self.brokers.topic(name, timeout_s=self.every_s)
             except BadSettings as problem:
-                self.trouble = str(problem)
+                if not self.trouble:
+                    self._since = datetime.now(UTC)
+                self.trouble = f"{problem} (since {self._since:%H:%M:%S} UTC)"
                 if isinstance(problem, TopicMissing):
                     self.gone |= {name}
                 return

@@ -67,8 +67,8 @@ class Stage:
         rows = self.live.query("SELECT sum(requests) FROM request_windows FINAL WHERE grouping = ''")
         return int(rows[0][0]) if rows else 0
 
-    def start(self) -> None:
-        self.live.start()
+    def start(self, *arguments: str) -> None:
+        self.live.start(*arguments)
         wait_for("readiness", self.live.is_ready)
 
     def close_windows(self, partitions: int) -> None:
@@ -112,6 +112,23 @@ def test_partitions_added_at_run_time_are_read_without_a_restart_and_nothing_is_
     assert len(it.live.processes) == 1
     assert it.live.metric("tidegauge_unread_partitions") == 0
     assert "kafka: new partition, read from its beginning" in it.live.log()
+    it.live.stop()
+
+
+def test_a_cluster_of_processes_says_that_it_does_not_read_added_partitions_until_its_restart(stage: Stages) -> None:
+    it = stage()
+    cluster = ("--process", "0", "--address", f"127.0.0.1:{free_port()}")
+    it.start(*cluster)
+    it.admin.create_partitions([NewPartitions(it.topic, PARTITIONS + 1)])[it.topic].result(20)
+    it.send(PARTITIONS, 10)
+    it.send(0, 10)
+    _, said = wait_for("word of it", lambda: _unready(it.live))
+    assert f"1 new partitions of {it.topic} are not read yet" in said
+    assert it.live.metric("tidegauge_unread_partitions") == 1
+    wait_for("the others", lambda: it.stored() == 10)
+    it.live.stop()
+    it.start(*cluster)
+    wait_for("the new partition", lambda: it.stored() == 20)
     it.live.stop()
 
 
