@@ -61,6 +61,8 @@ class Queue:
         self._max_delay_s = max_delay_s
         self._gathering: dict[str, Gathering] = {}
         self._batches: list[Batch] = []
+        self._volatile: dict[int, Batch] = {}
+        """Those that are not durable, by `id`, oldest first: with a long backlog all others are."""
         self._sealing = threading.RLock()
         self._flush = False
         self._old_turn = True
@@ -81,6 +83,8 @@ class Queue:
         """Take a batch that is sealed already."""
         with self.changed:
             self._batches.append(batch)
+            if batch.file is None:
+                self._volatile[id(batch)] = batch
             self.memory_bytes += 0 if batch.payload is None else batch.size
             self.changed.notify_all()
 
@@ -198,6 +202,7 @@ class Queue:
             if batch.done:
                 return False
             batch.file = file
+            self._volatile.pop(id(batch), None)
             self.changed.notify_all()
             return True
 
@@ -214,6 +219,7 @@ class Queue:
             files = []
             for batch in batches:
                 batch.done = True
+                self._volatile.pop(id(batch), None)
                 if batch.payload is not None:
                     self.memory_bytes -= batch.size
                     batch.payload = None
@@ -230,10 +236,15 @@ class Queue:
         with self.changed:
             return list(self._batches)
 
+    def volatile(self) -> list[Batch]:
+        """Sealed batches that are neither inserted nor on disk, oldest first."""
+        with self.changed:
+            return list(self._volatile.values())
+
     def is_durable(self) -> bool:
         """Whether everything is inserted or on disk."""
         with self.changed:
-            return not self._gathering and all(b.file is not None for b in self._batches)
+            return not self._gathering and not self._volatile
 
     def is_empty(self) -> bool:
         """Whether everything is inserted."""

@@ -172,12 +172,15 @@ class Writer:
 
         With `keep_bytes` their memory is given back too, until no more than that is used.
         """
+        if keep_bytes is None:
+            for batch in self._queue.volatile():
+                self._spill(batch, beyond_limit=beyond_limit)
+            return
         for batch in self._queue.batches():
-            if keep_bytes is not None and self._queue.memory_bytes <= keep_bytes:
+            if self._queue.memory_bytes <= keep_bytes:
                 return
             self._spill(batch, beyond_limit=beyond_limit)
-            if keep_bytes is not None:
-                self._queue.release(batch)
+            self._queue.release(batch)
 
     def _spill(self, batch: Batch, *, beyond_limit: bool) -> None:
         """Make one batch durable, unless the server takes it first; waits while there is no room."""

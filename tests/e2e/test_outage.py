@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from tests.e2e.oncall import OnCall
 from tests.e2e.test_live import assert_same
 from tests.servers.cache import free_port
 from tests.servers.clickhouse import ClickHouseServer
+from tests.servers.proxy import FaultProxy
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
@@ -54,6 +56,86 @@ def test_alerts_do_not_wait_for_a_database_that_is_away(
         assert sum(on_call.received().values()) <= sum(undisturbed.received.values()) + 1
     finally:
         it.kill()
+
+
+@pytest.fixture
+def proxy(clickhouse_server: str) -> Iterator[FaultProxy]:
+    """Between the process and the shared server."""
+    host, _, port = clickhouse_server.split("/")[2].rpartition(":")
+    with FaultProxy((host, int(port))) as it:
+        yield it
+
+
+@pytest.fixture
+def behind_proxy(
+    tmp_path: Path, company: Company, kafka_broker: str, clickhouse_server: str, on_call: OnCall, proxy: FaultProxy
+) -> Iterator[Callable[..., Live]]:
+    """Make an installation that reaches the shared server through the proxy."""
+    made: list[Live] = []
+
+    def make(**settings: Any) -> Live:
+        it = Live(
+            tmp_path / "proxied", company, kafka_broker, f"{proxy.url}/tidegauge", on_call.url,
+            ask=clickhouse_server, **settings,
+        )  # fmt: skip
+        made.append(it)
+        return it
+
+    yield make
+    for it in made:
+        it.kill()
+        it.drop()
+
+
+def test_a_database_that_hangs_and_loses_answers_holds_up_no_alert_and_has_every_row_once(
+    behind_proxy: Callable[..., Live], proxy: FaultProxy, undisturbed: Undisturbed, on_call: OnCall
+) -> None:
+    proxy.half_open()
+    it = behind_proxy()
+    it.start()
+    wait_for("every alert", lambda: set(on_call.received()) == set(undisturbed.received))
+    assert it.is_ready()
+    assert it.metric("tidegauge_clickhouse_rows_total") == 0
+    proxy.heal()
+    for n in range(1, 4):
+        proxy.drop_after("answer", marker=b"INSERT")
+        proxy.wait_until(lambda p, n=n: p.trapped == n, 90.0)  # type: ignore[misc]
+    proxy.fall_silent_after(1_000, marker=b"INSERT")
+    proxy.wait_until(lambda p: p.trapped == 4, 90.0)
+    proxy.heal()
+    wait_for("the last window", it.has_closed_everything)
+    wait_for("an empty spool", lambda: it.metric("tidegauge_clickhouse_queued_rows") == 0)
+    it.stop()
+    assert_same(it.tables(), undisturbed.tables)
+    assert on_call.received() == undisturbed.received
+
+
+def test_a_full_spool_holds_the_flow_back_tells_on_call_and_survives_a_kill(
+    behind_proxy: Callable[..., Live], proxy: FaultProxy, undisturbed: Undisturbed, on_call: OnCall
+) -> None:
+    def told() -> list[str]:
+        return [i["incident_id"] for _, _, i in on_call.incidents if "stands still" in i["summary"]]
+
+    proxy.refuse()
+    it = behind_proxy(clickhouse={"spool_bytes": 300_000})
+    it.start()
+    wait_for("the flow to wait", lambda: it.metric("tidegauge_clickhouse_blocked") == 1)
+    status, words = it.get("/readyz")
+    assert (status, "the spool is full" in words) == (503, True), words
+    wait_for("on-call to be told", told)
+    it.kill()
+    it.start()
+    wait_for("the flow to wait again", lambda: it.metric("tidegauge_clickhouse_blocked") == 1)
+    events = it.metric("tidegauge_events_total")
+    assert events < it.company.requests + it.company.samples, "Kafka keeps the rest"
+    assert it.metric("tidegauge_clickhouse_spooled_bytes") <= 300_000
+    proxy.heal()
+    wait_for("the last window", it.has_closed_everything)
+    wait_for("an empty spool", lambda: it.metric("tidegauge_clickhouse_queued_rows") == 0)
+    it.stop()
+    assert_same(it.tables(), undisturbed.tables)
+    assert set(on_call.received()) == set(undisturbed.received)
+    assert len(told()) == 1, "the restart tells no second one"
 
 
 def test_two_processes_come_to_the_same_as_one_also_after_a_crash(
