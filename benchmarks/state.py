@@ -45,8 +45,8 @@ def measure(parts: Parts, n: int) -> list[dict[str, Any]]:
         payloads: list[bytes | None] = [
             json.dumps(
                 {
-                    "at": at + 50 * i // n, "team": f"team-{i:06}", "provider": "openai", "model": "gpt-5",
-                    "status": 200,
+                    "at": at + 50 * i // n, "team": f"team-{i:06}", "provider": "openai",
+                    "model": "gpt-5", "status": 200,
                     "input_tokens": 900 + i % 200, "output_tokens": 90, "latency_ms": 700 + i % 500,
                 }
             ).encode()
