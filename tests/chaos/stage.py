@@ -162,7 +162,15 @@ class Stage:
                 f" WHERE grouping = '' AND toUnixTimestamp(window_start) <= {self.topics.end_s}",
             )
         )
-        told = Counter((i["incident_id"], i["state"]) for _, _, i in self.on_call.incidents if i["kind"] != OWN)
+        told: dict[tuple[str, str], set[str]] = {}
+        messages = 0
+        for _, key, i in self.on_call.incidents:
+            if i["kind"] != OWN:
+                told.setdefault((i["incident_id"], i["state"]), set()).add(key)
+                messages += 1
+        keys = sum(map(len, told.values()))
+        if messages > keys:
+            note = f"{note}; {messages - keys} messages repeated under the same key".removeprefix("; ")
         whole = self._whole_alerts(told)
         delays = self._delays()
         return Row(
@@ -174,7 +182,7 @@ class Stage:
             uncounted=in_time - counted,
             alerts_in=len(self.traffic.faults),
             alerts_lost=len(self.traffic.faults) - whole,
-            alerts_doubled=sum(told.values()) - len(told),
+            alerts_doubled=keys - len(told),
             before_s=percentile(delays["before"], 0.95),
             during_s=percentile(delays["during"], 0.95),
             after_s=percentile(delays["after"], 0.95),
@@ -182,7 +190,7 @@ class Stage:
             note=note,
         )
 
-    def _whole_alerts(self, told: Counter[tuple[str, str]]) -> int:
+    def _whole_alerts(self, told: Mapping[tuple[str, str], object]) -> int:
         """Faults whose opening and end were told."""
         opened: dict[tuple[str, int], str] = {}
         length_s = SETTINGS["windows"]["length_s"]
@@ -192,7 +200,7 @@ class Stage:
         whole = 0
         for fault in self.traffic.faults:
             incident_id = opened.get((fault.node, int(fault.at_s) // length_s * length_s))
-            whole += bool(incident_id and told[(incident_id, "open")] and told[(incident_id, "resolved")])
+            whole += bool(incident_id and (incident_id, "open") in told and (incident_id, "resolved") in told)
         return whole
 
     def _delays(self) -> dict[str, list[float]]:
