@@ -45,7 +45,6 @@ class DeadLetterTopic:
             "queue.buffering.max.kbytes": WAITING_KB,
             **options,
             "acks": "all",
-            "enable.idempotence": True,
         }
         self._producer = Producer(ours, logger=client_logger())
 

@@ -11,7 +11,7 @@ from flows.settings import Kafka
 
 _BEGINNING = "where reading begins is decided by `kafka.start`, `kafka.out_of_range` and the saved state"
 _POSITIONS = "positions are part of the saved state"
-_INCIDENTS = "incidents and dead letters are always written by an idempotent producer to all in-sync replicas"
+_INCIDENTS = "incidents and dead letters are always written to all in-sync replicas"
 
 REFUSED: Mapping[str, str] = {
     "bootstrap.servers": "use `kafka.bootstrap_servers`",
@@ -36,7 +36,6 @@ REFUSED: Mapping[str, str] = {
     "delivery.timeout.ms": "a message that waits for the broker is bounded by Tidegauge, so that nothing stalls",
 }
 """Options that would break a promise, or that a setting of ours decides, with the reason."""
-
 
 _SECRET = ("password", "secret", "ssl.key.pem", "sasl.oauthbearer.config", "sasl.jaas.config")
 

@@ -141,7 +141,7 @@ def _sources(
             out_of_range=k.out_of_range,
             known=saved_keys(recovery, step),
             identify=partial(identify, topic.name),
-            held=partial(_is_gone, watch, topic.name),
+            held=partial(watch.is_gone, topic.name),
             block_messages=k.block_messages,
             idle_timeout_s=runtime.settings.windows.idle_timeout_s,
             align=align,
@@ -151,10 +151,6 @@ def _sources(
             topics, (k.requests_format, k.gpus_format), ("requests", "gpus"), strict=True
         )
     ]
-
-
-def _is_gone(watch: TopicWatch, name: str) -> bool:
-    return name in watch.gone
 
 
 def _execute(

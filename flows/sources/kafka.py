@@ -156,6 +156,7 @@ class _KafkaPart(StatefulSourcePartition[Item[Any], Any]):
         self.lost = 0
         """Messages that were gone before they could be read, since the first start."""
         self._untold = 0
+        """Those of them that no item has told of; saved, since an epoch may end before."""
         self.identity = source.identity
         state = None
         if resume is None:
@@ -165,8 +166,9 @@ class _KafkaPart(StatefulSourcePartition[Item[Any], Any]):
         else:
             offset, state, *more = resume
             if more:  # an earlier version saved neither
-                saved_identity, self.lost = more
-                if saved_identity and source.identity and saved_identity != source.identity:
+                saved_identity, self.lost, self._untold = more
+                self.identity = source.identity or saved_identity
+                if saved_identity and self.identity != saved_identity:
                     offset = self._made_anew(offset)
         self.decoder = self._decoder(state)
         self.offset = offset if offset >= 0 else self._first(offset)
@@ -320,7 +322,7 @@ class _KafkaPart(StatefulSourcePartition[Item[Any], Any]):
         return self.awake
 
     def snapshot(self) -> Any:
-        return self.offset, self.decoder.snapshot(), self.identity, self.lost
+        return self.offset, self.decoder.snapshot(), self.identity, self.lost, self._untold
 
     def close(self) -> None:
         self.source.parts.pop(self.name, None)

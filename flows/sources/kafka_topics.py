@@ -89,7 +89,7 @@ class Brokers:
 
     def topic(self, name: str, *, timeout_s: float = ANSWER_S) -> Topic:
         """Describe a topic; raises what `partitions` does."""
-        return Topic(name, self.partitions(name, timeout_s=timeout_s), self._identity(name))
+        return Topic(name, self.partitions(name, timeout_s=timeout_s), self._identity(name, timeout_s))
 
     def partitions(self, name: str, *, timeout_s: float = ANSWER_S) -> tuple[int, ...]:
         """Numbers of a topic's partitions; one that was made a moment ago is waited for.
@@ -130,9 +130,10 @@ class Brokers:
         """Let go of the brokers."""
         self._consumer.close()
 
-    def _identity(self, name: str) -> str:
+    def _identity(self, name: str, timeout_s: float) -> str:
         try:
-            described = self._admin.describe_topics(TopicCollection([name]), request_timeout=2.0)[name].result(3.0)
+            asked = self._admin.describe_topics(TopicCollection([name]), request_timeout=timeout_s)
+            described = asked[name].result(timeout_s + 1.0)
         except (KafkaException, FutureTimeoutError):  # librdkafka's own broker has none
             return ""
         return str(described.topic_id)
@@ -217,6 +218,10 @@ class TopicWatch:
         return {
             name: len(set(self.found[name].partitions) - set(topic.partitions)) for name, topic in self.read.items()
         }
+
+    def is_gone(self, name: str) -> bool:
+        """Whether a topic is not the one that positions belong to."""
+        return name in self.gone
 
     def missing(self) -> str:
         """What keeps the process from reading everything there is; empty for nothing."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 
@@ -66,6 +67,12 @@ class Stage:
         """Requests in closed windows."""
         rows = self.live.query("SELECT sum(requests) FROM request_windows FINAL WHERE grouping = ''")
         return int(rows[0][0]) if rows else 0
+
+    def set(self, **kafka: Any) -> None:
+        """Change settings of `kafka` for the next start."""
+        settings = yaml.safe_load(self.live.config.read_text())
+        settings["kafka"] |= kafka
+        self.live.config.write_text(yaml.safe_dump(settings))
 
     def start(self, *arguments: str) -> None:
         self.live.start(*arguments)
@@ -160,6 +167,11 @@ def test_what_expired_while_the_process_was_down_is_counted_and_alarmed_once(sta
     it.live.stop()
     it.send(2, 500)
     it.admin.delete_records([TopicPartition(it.topic, 2, 410)])[TopicPartition(it.topic, 2)].result(20)
+    it.set(out_of_range="stop")
+    assert it.live.start().wait(60) == 1
+    assert it.live.log().splitlines()[-1].startswith(f"kafka: position 10 of {it.topic}/2 cannot be read any more")
+    it.live.kill()
+    it.set(out_of_range="earliest")
     it.start()
     wait_for("what is left", lambda: it.stored() == 110)
     assert it.live.metric("tidegauge_lost_messages_total") == 400

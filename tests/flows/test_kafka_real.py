@@ -155,6 +155,22 @@ def test_retention_that_overtakes_a_reader_is_counted_from_the_position_it_asks_
     opened.close()
 
 
+def test_a_loss_that_was_saved_before_it_was_told_is_told_after_the_restart(feed: Feed, admin: AdminClient) -> None:
+    feed.send(0, *range(50))
+    saved = read_and_stop(feed, 10)
+    delete_before(admin, feed, 50)
+    opened = feed.open(feed.source(), saved)
+    (part,) = opened.parts.values()
+    while not part.lost:  # another partition's turn may find it
+        part.reader.poll(10)
+    saved = opened.snapshot()
+    opened.close()
+    opened = feed.open(feed.source(), saved)
+    opened.read(lambda o: lost(o) > 0)
+    assert lost(opened) == 40
+    opened.close()
+
+
 @pytest.mark.parametrize(("policy", "goes_on_at", "counted"), [("earliest", 70, 30), ("latest", 100, 60)])
 def test_a_position_out_of_range_follows_the_setting(
     policy: str, goes_on_at: int, counted: int, feed: Feed, admin: AdminClient
