@@ -122,6 +122,7 @@ class Parts:
             window_ns=self.window_ns,
             allowed_lateness_ns=self.allowed_lateness_ns,
             evict_after_s=w.evict_after_s,
+            max_gpus=w.max_series,
             saved=saved,
         )
 

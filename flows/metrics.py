@@ -57,6 +57,9 @@ class FlowMetrics:
         self.evicted = gauge("series_evicted", "Series forgotten since the first start, by shard.", ["shard"])
         self.unwatched = gauge("series_unwatched", "Series turned away because there are too many.", ["shard"])
         self.folded = counter("folded_values", "Events whose rare dimension value reads `other`.", ["dimension"])
+        self.folded_rows = counter(
+            "folded_window_rows", "Window rows folded into `other`, and GPUs left out, beyond max_series.", ["stream"]
+        )
         self.scores = counter("scores", "Judgements made.", ["detector"])
         self.incidents = counter("incidents", "Incident revisions.", ["kind", "state"])
         self.open_incidents = gauge("open_incidents", "Incidents open now.", ["kind"])
@@ -86,6 +89,8 @@ class FlowMetrics:
             stream = "gpus" if closed.gpus or closed.shard == "gpus" else "requests"
             if closed.dropped:
                 self.dropped.inc(closed.dropped)
+            if closed.folded:
+                self.folded_rows.labels(stream).inc(closed.folded)
             rows = sum(len(w) for w in closed.requests) + sum(len(w) for w in closed.gpus)
             if rows:
                 self.window_rows.labels(stream).inc(rows)

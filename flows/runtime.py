@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry
 
 from flows.assembly import Parts
 from flows.dataflow import Source, build
+from flows.folding import FoldingLog
 from flows.health import HealthServer
 from flows.metrics import DeliveryMetrics, FlowMetrics
 from flows.outputs import DatabaseOutputs, Outputs
@@ -112,10 +113,11 @@ class Runtime:
     def outputs(self) -> Outputs:
         """Outputs to the database, the destinations and the metrics."""
         m = self.metrics
+        folding = FoldingLog()
         out = Outputs(
-            requests=[m.on_requests],
+            requests=[m.on_requests, folding.on_requests],
             gpus=[m.on_gpus],
-            closed=[m.on_closed],
+            closed=[m.on_closed, folding.on_closed],
             progress=[m.on_progress],
             incidents=[m.on_incidents],
             dead=[m.on_dead],

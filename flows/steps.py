@@ -58,6 +58,8 @@ class Closed:
     gpus: list[GpuWindows]
     dropped: int = 0
     """Requests that came too late for their windows because their partition had been idle."""
+    folded: int = 0
+    """Rows of windows whose dimensions read `other`, and GPUs left out of windows, because there are too many."""
 
 
 def fold(priced: Priced, folder: RequestFold) -> Iterable[tuple[str, Partials]]:
@@ -80,13 +82,16 @@ class WindowStep(StatefulBatchLogic[Partials, Closed, bytes]):
     def __init__(self, merge: RequestMerge) -> None:
         self.merge = merge
         self.told = merge.dropped
+        self.told_folded = merge.folded
 
     def on_batch(self, values: list[Partials]) -> tuple[Iterable[Closed], bool]:
         """Add, then close what the watermark has passed."""
         for partials in values:
             self.merge.add(partials)
         dropped, self.told = self.merge.dropped - self.told, self.merge.dropped
-        return [Closed(values[0].shard, self.merge.watermark_ns, self.merge.advance(), [], dropped)], False
+        windows = self.merge.advance()
+        folded, self.told_folded = self.merge.folded - self.told_folded, self.merge.folded
+        return [Closed(values[0].shard, self.merge.watermark_ns, windows, [], dropped, folded)], False
 
     def snapshot(self) -> bytes:
         """Envelope with the shard's state."""
@@ -188,6 +193,7 @@ class GpuWindowStep(StatefulBatchLogic[GpuPart, Closed, bytes]):
 
     def __init__(self, merge: GpuMerge, partitions: Sequence[str]) -> None:
         self.merge = merge
+        self.told_folded = merge.turned_away
         self.watermarks = Watermarks(partitions)
 
     def on_batch(self, values: list[GpuPart]) -> tuple[Iterable[Closed], bool]:
@@ -198,7 +204,8 @@ class GpuWindowStep(StatefulBatchLogic[GpuPart, Closed, bytes]):
             self.watermarks.observe(part.partition, part.watermark_ns, idle=part.idle)
         now = self.watermarks.now_ns
         closed = self.merge.flush() if now >= AFTER_ALL else self.merge.advance(now)
-        return [Closed(GPUS, now, [], closed)], False
+        folded, self.told_folded = self.merge.turned_away - self.told_folded, self.merge.turned_away
+        return [Closed(GPUS, now, [], closed, folded=folded)], False
 
     def snapshot(self) -> bytes:
         """Envelope with the watermarks, and the envelope of the merge in it."""

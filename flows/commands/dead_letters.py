@@ -33,7 +33,6 @@ ALL_EVENTS = 1_000_000
 
 def dead_letters(
     action: Literal["list", "show", "replay"],
-    /,
     *ids: str,
     config: Annotated[str | None, Parameter(name=["--config", "-c"])] = None,
     clickhouse: str | None = None,

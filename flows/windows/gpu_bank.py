@@ -44,10 +44,15 @@ class GpuBank:
     ----------
     evict_after_ms
         A GPU without samples for so long is forgotten: what it reports next is the first that is known of it.
+    max_gpus
+        GPUs remembered at most; the samples of further ones are in no window.
     """
 
-    def __init__(self, evict_after_ms: int) -> None:
+    def __init__(self, evict_after_ms: int, max_gpus: int) -> None:
         self.evict_after_ms = evict_after_ms
+        self.max_gpus = max_gpus
+        self.turned_away = 0
+        """GPUs, counted once per window, that there was no room for."""
         self.columns = _fresh(0)
         self.slots: dict[GpuKey, int] = {}
         self.places: dict[Place, tuple[str, int]] = {}
@@ -73,8 +78,9 @@ class GpuBank:
             if uuid and index:
                 # Should two UUIDs claim one place, the greater one has it, whatever the order of the names.
                 learned[cluster, node, index] = max(uuid, learned.get((cluster, node, index), ""))
-        for place, uuid in learned.items():
-            self.places[place] = (uuid, start_ms)
+        for place, uuid in sorted(learned.items()):
+            if place in self.places or len(self.places) < self.max_gpus:
+                self.places[place] = (uuid, start_ms)
         oldest = start_ms - self.evict_after_ms
         keys: list[GpuKey] = []
         for cluster, node, uuid, index, mig_id in names:
@@ -87,19 +93,34 @@ class GpuBank:
             keys.append(("uuid", uuid, mig_id))
         return keys
 
-    def admit(self, keys: Sequence[GpuKey]) -> IntArray:
-        """Slots of the keys, new ones where needed."""
-        out = np.empty(len(keys), np.int64)
-        for i, key in enumerate(keys):
-            slot = self.slots.get(key)
-            if slot is None:
-                slot = self.slots[key] = len(self.slots)
-            out[i] = slot
+    def admit(self, keys: Sequence[GpuKey], start_ms: int) -> IntArray:
+        """Slots of the keys, new ones where needed; -1 where there is no room.
+
+        Parameters
+        ----------
+        keys
+            All keys of one window, in any order.
+        start_ms
+            The window's start.
+        """
+        if len(self.slots) + len(set(keys) - self.slots.keys()) > self.max_gpus:
+            self.compact(start_ms)
+        new = set(keys) - self.slots.keys()
+        room = self.max_gpus - len(self.slots)
+        if len(new) > room:
+            # Which ones find room must not depend on the order in which partitions were read.
+            self.turned_away += len(new) - room
+            new = set(sorted(new)[: max(room, 0)])
+        for key in keys:
+            if key in new and key not in self.slots:
+                self.slots[key] = len(self.slots)
+        out = np.fromiter((self.slots.get(key, -1) for key in keys), np.int64, count=len(keys))
         have = len(self.columns["last_ms"])
         if len(self.slots) > have:
             more = _fresh(max(len(self.slots), 2 * have) - have)
             self.columns = {name: np.concatenate([c, more[name]]) for name, c in self.columns.items()}
-        self.columns["key"][out] = np.fromiter(keys, dtype=object, count=len(keys))
+        held = np.flatnonzero(out >= 0)
+        self.columns["key"][out[held]] = np.fromiter(keys, dtype=object, count=len(keys))[held]
         return out
 
     # ------------------------------------------------------------------ state
@@ -139,7 +160,7 @@ class GpuBank:
     # ------------------------------------------------------------------ copies and snapshots
     def copy(self) -> GpuBank:
         """A bank that knows the same and then goes its own way."""
-        twin = GpuBank(self.evict_after_ms)
+        twin = GpuBank(self.evict_after_ms, self.max_gpus)
         twin.columns = {name: values.copy() for name, values in self.columns.items()}
         twin.slots, twin.places = dict(self.slots), dict(self.places)
         return twin

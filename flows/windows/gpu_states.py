@@ -81,7 +81,9 @@ class GpuRows:
     edges: list[tuple[int, int]]
 
 
-def account(parts: Sequence[GpuSamples], bank: GpuBank, rules: StateRules, *, start_ns: int, window_ns: int) -> GpuRows:
+def account(
+    parts: Sequence[GpuSamples], bank: GpuBank, rules: StateRules, *, start_ns: int, window_ns: int
+) -> GpuRows | None:
     """Account one window and carry the GPUs' state over to the next.
 
     Parameters
@@ -94,14 +96,22 @@ def account(parts: Sequence[GpuSamples], bank: GpuBank, rules: StateRules, *, st
         State rules.
     start_ns, window_ns
         The window.
+
+    Returns
+    -------
+    GpuRows or None
+        None where there is no room for any GPU of the window.
     """
     start_ms = start_ns // 1_000_000
     named = [part.gpus() for part in parts]
     names = [name for part in named for name in part]
-    slot_of_name = bank.admit(bank.identify(names, start_ms))
+    slot_of_name = bank.admit(bank.identify(names, start_ms), start_ms)
     before = np.cumsum([0] + [len(part) for part in named[:-1]])
     name = np.concatenate([part.name + b for part, b in zip(parts, before, strict=True)])
     order = time_order(parts, slot_of_name[name])
+    order = order[slot_of_name[name[order]] >= 0]  # the samples of GPUs that there is no room for are left out
+    if not len(order):
+        return None
     name = name[order]
     g = Groups(slot_of_name[name])
     bank.forget_silent(g.slots, start_ms)

@@ -44,6 +44,8 @@ class GpuMerge:
         How long a GPU stays unhealthy after its last hardware fault.
     evict_after_s
         A GPU without samples for so long is forgotten.
+    max_gpus
+        GPUs followed at most; the samples of further ones are in no window.
     saved
         What `snapshot` returned; if it cannot be read, the merge starts cold and says so in the log.
     """
@@ -61,6 +63,7 @@ class GpuMerge:
         owner_expiry_s: float = 300.0,
         fault_quiet_s: float = 600.0,
         evict_after_s: float = 7_200.0,
+        max_gpus: int = 50_000,
         saved: bytes | None = None,
     ) -> None:
         self.window_ns = window_ns
@@ -73,6 +76,7 @@ class GpuMerge:
             fault_quiet_ms=int(fault_quiet_s * 1000),
         )
         self._evict_ms = int(evict_after_s * 1000)
+        self._max_gpus = max_gpus
         self.watermark_ns = BEFORE_ALL
         """Event time up to which every window is closed."""
         self.dropped = 0
@@ -81,9 +85,9 @@ class GpuMerge:
         self._late: dict[int, list[GpuSamples]] = {}
         self._closed: dict[int, list[GpuSamples]] = {}
         """On-time samples of windows whose first version is out, until they are beyond the allowed lateness."""
-        self._first = GpuBank(self._evict_ms)
+        self._first = self._bank()
         """State after the newest first version: on-time samples only."""
-        self._final = GpuBank(self._evict_ms)
+        self._final = self._bank()
         """State after the newest window that is beyond the allowed lateness: all samples."""
         self._fork: GpuBank | None = None
         """State after that same window by its on-time samples only, where that is not the same."""
@@ -97,6 +101,14 @@ class GpuMerge:
     def __len__(self) -> int:
         """Number of GPUs that are remembered."""
         return len(self._first)
+
+    @property
+    def turned_away(self) -> int:
+        """GPUs, counted once per window, that are in no window because there are too many."""
+        return self._first.turned_away
+
+    def _bank(self) -> GpuBank:
+        return GpuBank(self._evict_ms, self._max_gpus)
 
     def add(self, partials: GpuPartials) -> None:
         """Take over one block's samples; windows close in `advance`."""
@@ -117,7 +129,9 @@ class GpuMerge:
         for start in sorted(s for s in self._open if s + self.window_ns <= self.watermark_ns):
             parts = self._open.pop(start)
             self._closed[start] = parts
-            out.append(self._windows(start, parts, self._first, 1))
+            first = self._windows(start, parts, self._first, 1)
+            if first is not None:
+                out.append(first)
         limit = self.watermark_ns - self.window_ns - self.allowed_lateness_ns
         for start in sorted(s for s in {**self._closed, **self._late} if s <= limit):
             second = self._finish(start)
@@ -131,8 +145,10 @@ class GpuMerge:
         """Close everything: there is no more input."""
         return self.advance(AFTER_ALL)
 
-    def _windows(self, start: int, parts: list[GpuSamples], bank: GpuBank, version: int) -> GpuWindows:
+    def _windows(self, start: int, parts: list[GpuSamples], bank: GpuBank, version: int) -> GpuWindows | None:
         rows = account(parts, bank, self.rules, start_ns=start, window_ns=self.window_ns)
+        if rows is None:
+            return None
         return windows_of(rows, start_ns=start, window_ns=self.window_ns, version=version)
 
     def _finish(self, start: int) -> GpuWindows | None:
@@ -147,7 +163,7 @@ class GpuMerge:
         new = self._windows(start, parts + late, self._final, 2)
         if self._fork.knows_the_same(self._final):
             self._fork = None
-        return changed_rows(old, new)
+        return None if new is None else changed_rows(old, new)
 
     def _compact(self, start_ms: int) -> None:
         """Drop GPUs that have been silent for long; `start_ms` is the oldest window still to be accounted."""
@@ -188,6 +204,6 @@ class GpuMerge:
         ) = state  # fmt: skip
         self._first.restore(first)
         self._final.restore(final)
-        self._fork = None if fork is None else GpuBank(self._evict_ms)
+        self._fork = None if fork is None else self._bank()
         if self._fork is not None:
             self._fork.restore(fork)

@@ -77,12 +77,6 @@ def test_whatever_is_accepted_passes_the_whole_flow(name: str, data: st.DataObje
     whole.run(name, [[m for m in messages if events_of(name, m) is not None]])
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_past_findings_pass_the_whole_flow(name: str) -> None:
-    messages = [*samples(name), *corpus(name)]
-    whole.run(name, [[m for m in messages if events_of(name, m) is not None], messages[:1]])
-
-
 BIG = 1_000_000
 LONG: dict[str, bytes] = {
     "one text of 1 MB": b'{"team":"' + b"x" * BIG + b'"}',
