@@ -31,7 +31,7 @@ WATCHED = (
     "tidegauge_lag_messages",
 )
 CATCH_UP_S = 1_800.0
-DISK_MB = 2_000
+DISK_MB = 500
 SMALL_SPOOL_BYTES = 400_000
 
 

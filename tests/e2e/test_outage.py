@@ -110,7 +110,7 @@ def test_a_database_that_hangs_and_loses_answers_holds_up_no_alert_and_has_every
     assert on_call.received() == undisturbed.received
 
 
-def test_a_full_spool_holds_the_flow_back_tells_on_call_and_survives_a_kill(
+def test_a_full_spool_holds_the_flow_back_tells_on_call_and_survives_a_kill_and_a_stop(
     behind_proxy: Callable[..., Live], proxy: FaultProxy, undisturbed: Undisturbed, on_call: OnCall
 ) -> None:
     def told() -> list[tuple[str, str]]:
@@ -130,6 +130,8 @@ def test_a_full_spool_holds_the_flow_back_tells_on_call_and_survives_a_kill(
     events = it.metric("tidegauge_events_total")
     assert events < it.company.requests + it.company.samples, "Kafka keeps the rest"
     assert it.metric("tidegauge_clickhouse_spooled_bytes") <= 300_000
+    it.stop()  # in time, although nothing can be saved
+    it.start()
     proxy.heal()
     wait_for("the last window", it.has_closed_everything)
     wait_for("an empty spool", lambda: it.metric("tidegauge_clickhouse_queued_rows") == 0)
