@@ -6,7 +6,7 @@ And beyond the spool's size: the flow waits, on-call is told that it does, and n
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -31,7 +31,7 @@ WATCHED = (
     "tidegauge_lag_messages",
 )
 CATCH_UP_S = 1_800.0
-DISK_MB = 2_000
+DISK_MB = 500
 SMALL_SPOOL_BYTES = 400_000
 
 
@@ -79,8 +79,12 @@ class Place:
 
 Switch = Callable[[Place], object]
 
+DISK_FULL = "disk full"
+LONGEST = "down (kill -9)"
+"""The fault that lasts `Form.outage_s`."""
+
 FAULTS: dict[str, tuple[Switch, Switch]] = {
-    "down (kill -9)": (lambda p: p.server.kill(), lambda p: p.server.start()),
+    LONGEST: (lambda p: p.server.kill(), lambda p: p.server.start()),
     "refuses connections": (lambda p: p.proxy.refuse(), lambda p: p.proxy.heal()),
     "hangs: takes, never answers": (lambda p: p.proxy.half_open(), lambda p: p.proxy.heal()),
     "hangs from the middle of an insert": (
@@ -91,32 +95,28 @@ FAULTS: dict[str, tuple[Switch, Switch]] = {
     "slower than the input": (lambda p: p.proxy.throttle(4_000), lambda p: p.proxy.heal()),
     "late: every byte 0.5 s": (lambda p: p.proxy.delay(0.5), lambda p: p.proxy.heal()),
     "read-only": (lambda p: p.restart(MAY_READ), lambda p: p.restart()),
-    "disk full": (Place.fill, Place.make_room),
+    DISK_FULL: (Place.fill, Place.make_room),
 }
 """How each begins and how it ends."""
 
-LONGEST = "down (kill -9)"
-"""The fault that lasts `Form.outage_s`."""
+
+SHORT_FAULTS = (LONGEST, "hangs from the middle of an insert", "takes rows, answers are lost", "slower than the input")
 
 
 def scenario(servers: Servers, form: Form) -> Iterator[Row]:
-    """One fault after the other; then a spool that is too small."""
+    """One fault after the other, then a spool that is too small; the short form: some faults within one life."""
+    if form.outage_s < 60:
+        with Place(servers.folder / "away") as place:
+            yield _away(servers, form, place, SHORT_FAULTS, form.during_s / 2)
+        return
     for number, fault in enumerate(FAULTS):
-        with Place(servers.folder / f"away-{number}", on_small_disk=fault == "disk full") as place:
+        with Place(servers.folder / f"away-{number}", on_small_disk=fault == DISK_FULL) as place:
             yield _away(servers, form, place, [fault], form.outage_s if fault == LONGEST else form.during_s)
     with Place(servers.folder / "spool") as place:
         yield _full_spool(servers, form, place)
 
 
-def short(servers: Servers, form: Form) -> Iterator[Row]:
-    """Every fault within one life of the process, without the small disk; then a spool that is too small."""
-    with Place(servers.folder / "away") as place:
-        yield _away(servers, form, place, [f for f in FAULTS if f != "disk full"], form.during_s / 2)
-    with Place(servers.folder / "spool") as place:
-        yield _full_spool(servers, form, place)
-
-
-def _away(servers: Servers, form: Form, place: Place, faults: list[str], lasting_s: float) -> Row:
+def _away(servers: Servers, form: Form, place: Place, faults: Sequence[str], lasting_s: float) -> Row:
     with Stage(
         servers.folder / f"away-{place.server.port}", kafka=servers.kafka, clickhouse=place.url, ask=place.server.url,
         rate_per_s=form.rate_per_s,

@@ -110,11 +110,12 @@ def test_a_database_that_hangs_and_loses_answers_holds_up_no_alert_and_has_every
     assert on_call.received() == undisturbed.received
 
 
-def test_a_full_spool_holds_the_flow_back_tells_on_call_and_survives_a_kill(
+def test_a_full_spool_holds_the_flow_back_tells_on_call_and_survives_a_kill_and_a_stop(
     behind_proxy: Callable[..., Live], proxy: FaultProxy, undisturbed: Undisturbed, on_call: OnCall
 ) -> None:
-    def told() -> list[str]:
-        return [i["incident_id"] for _, _, i in on_call.incidents if "stands still" in i["summary"]]
+    def told() -> list[tuple[str, str]]:
+        stalls = [i for _, _, i in on_call.incidents if "stands still" in i["summary"]]
+        return [(i["incident_id"], i["state"]) for i in stalls]
 
     proxy.refuse()
     it = behind_proxy(clickhouse={"spool_bytes": 300_000})
@@ -129,13 +130,16 @@ def test_a_full_spool_holds_the_flow_back_tells_on_call_and_survives_a_kill(
     events = it.metric("tidegauge_events_total")
     assert events < it.company.requests + it.company.samples, "Kafka keeps the rest"
     assert it.metric("tidegauge_clickhouse_spooled_bytes") <= 300_000
+    it.stop()  # in time, although nothing can be saved
+    it.start()
     proxy.heal()
     wait_for("the last window", it.has_closed_everything)
     wait_for("an empty spool", lambda: it.metric("tidegauge_clickhouse_queued_rows") == 0)
     it.stop()
     assert_same(it.tables(), undisturbed.tables)
     assert set(on_call.received()) == set(undisturbed.received)
-    assert len(told()) == 1, "the restart tells no second one"
+    assert [state for _, state in told()].count("open") == 1, "the restart tells no second one"
+    assert len({incident_id for incident_id, _ in told()}) == 1
 
 
 def test_two_processes_come_to_the_same_as_one_also_after_a_crash(

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
+from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError, ProgrammingError
 
 from schemas.errors import BadSettings, DeliveryFailed
 from sinks.clickhouse.client import connect
@@ -184,6 +184,64 @@ def test_a_refused_table_is_shown_and_does_not_hold_back_the_others(gate: Gate, 
     assert writer.drain(60)
     assert stored(chdb_client) == (100, 100)
     assert writer.status()["refused"] == {}
+
+
+def test_a_refusal_is_tried_again_over_a_new_connection(
+    gate: Gate, writer_for: Callable[..., Any], chdb_client: Any
+) -> None:
+    made = []
+
+    def connecting() -> Gate:
+        made.append(gate)
+        return gate
+
+    gate.error = ProgrammingError("Setting async_insert is readonly")  # which the driver knows from connecting
+    writer = writer_for(client_factory=connecting, database=chdb_client.database)
+    send(writer, 100)
+    wait_until(lambda: "requests" in writer.status()["refused"], writer)
+    gate.error = None
+    assert writer.drain(30)
+    assert len(made) >= 2
+
+
+def test_a_limit_lowered_between_starts_holds_new_rows_back_and_loses_none(
+    gate: Gate, through: Any, chdb_client: Any
+) -> None:
+    gate.error = OperationalError("down")
+    first = through()
+    for i in range(5):
+        send(first, 200, first=i * 200)
+        first.checkpoint()
+    spooled = first.status()["spooled_bytes"]
+    first.close()
+    second = through(spool_bytes=spooled // 4)
+    assert second.status()["spooled_bytes"] == spooled
+    sending = threading.Thread(target=lambda: (send(second, 200, first=1_000), second.checkpoint()))
+    sending.start()
+    wait_until(lambda: second.status()["blocked"], second)
+    assert second.status()["spooled_bytes"] == spooled
+    gate.error = None
+    sending.join(30)
+    assert second.drain(30)
+    assert stored(chdb_client) == (1_200, 1_200)
+
+
+def test_waiting_for_the_same_reason_is_logged_once(gate: Gate, through: Any, capsys: Any) -> None:
+    gate.error = OperationalError("down")
+    writer = through(spool_bytes=1)
+
+    def produce() -> None:
+        for i in range(8):
+            send(writer, 200, first=i * 200)
+            writer.checkpoint()
+
+    producer = threading.Thread(target=produce)
+    producer.start()
+    wait_until(lambda: writer.status()["blocked"], writer)
+    gate.error = None
+    producer.join(30)
+    assert writer.drain(30)
+    assert capsys.readouterr().out.count("the flow waits, because the spool is full") == 1
 
 
 def test_a_missing_table_is_refused_until_it_is_there(chdb_client: Any, writer_for: Any) -> None:
