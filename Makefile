@@ -8,7 +8,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos check format bench lock audit compose-secrets clean
+.PHONY: help demo test chaos fuzz check format bench lock audit compose-secrets clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 12
@@ -34,6 +34,9 @@ test: $(VENV)/.dev ## Run all tests; those that need real servers start them whe
 
 chaos: $(VENV)/.dev ## Faults against real servers, the long form (hours); CHAOS_ARGS="--short crash" for less
 	@$(BIN)/python -m tests.chaos $(CHAOS_ARGS)
+
+fuzz: $(VENV)/.dev ## Search for inputs that break a decoder (ten minutes)
+	@$(BIN)/python -m tests.fuzz --seconds 600 $(FUZZ_ARGS)
 
 check: $(VENV)/.dev ## Format, lint, types, import contracts, known weaknesses of dependencies
 	@$(BIN)/ruff format --check .
