@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+import pytest
+
 from tests.chaos.form import Form, Servers
 from tests.chaos.report import Row
 from tests.chaos.stage import Stage
@@ -32,7 +34,8 @@ WATCHED = (
 )
 CATCH_UP_S = 1_800.0
 DISK_MB = 500
-SMALL_SPOOL_BYTES = 400_000
+SMALL_SPOOL_BYTES_PER_RATE = 800
+"""Bytes of a small spool for every request per second: room for some seconds."""
 
 
 class Place:
@@ -110,7 +113,11 @@ def scenario(servers: Servers, form: Form) -> Iterator[Row]:
             yield _away(servers, form, place, SHORT_FAULTS, form.during_s / 2)
         return
     for number, fault in enumerate(FAULTS):
-        with Place(servers.folder / f"away-{number}", on_small_disk=fault == DISK_FULL) as place:
+        try:
+            at = Place(servers.folder / f"away-{number}", on_small_disk=fault == DISK_FULL)
+        except pytest.skip.Exception:  # mounting is not permitted here: the table has no such row
+            continue
+        with at as place:
             yield _away(servers, form, place, [fault], form.outage_s if fault == LONGEST else form.during_s)
     with Place(servers.folder / "spool") as place:
         yield _full_spool(servers, form, place)
@@ -145,9 +152,10 @@ def _away(servers: Servers, form: Form, place: Place, faults: Sequence[str], las
 
 
 def _full_spool(servers: Servers, form: Form, place: Place) -> Row:
+    spool_bytes = int(form.rate_per_s * SMALL_SPOOL_BYTES_PER_RATE)
     with Stage(
         servers.folder / "full", kafka=servers.kafka, clickhouse=place.url, ask=place.server.url,
-        rate_per_s=form.rate_per_s, settings={"clickhouse": {"spool_bytes": SMALL_SPOOL_BYTES}},
+        rate_per_s=form.rate_per_s, settings={"clickhouse": {"spool_bytes": spool_bytes}},
     ) as stage:  # fmt: skip
         stage.watched = WATCHED
         stage.phase("before", form.before_s)
@@ -155,16 +163,16 @@ def _full_spool(servers: Servers, form: Form, place: Place) -> Row:
         wait_for("the flow to wait", lambda: _looked(stage).metric(BLOCKED) == 1)
         stage.phase("stalled", form.during_s)
         status, words = stage.live.get("/readyz")
-        wait_for("on-call to be told", lambda: _stalls(_looked(stage), stage))
+        wait_for("on-call to be told", lambda: _stalls(stage))
         stage.live.kill()
         stage.live.start()
         wait_for("the flow to wait again", lambda: stage.live.metric(BLOCKED) == 1)
         place.server.start()
         drained_s = _drain(stage)
-        wait_for("the end to be told", lambda: [s for s in _stalls(_looked(stage), stage) if s[1] == "resolved"])
+        wait_for("the end to be told", lambda: [state for _, state in _stalls(stage) if state == "resolved"])
         stage.phase("after", form.after_s)
         stage.finish()
-        told = _stalls(stage.live, stage)
+        told = _stalls(stage)
         return stage.row(
             f"spool full for {form.during_s:g} s and more, `kill -9` meanwhile",
             f"`/readyz` {status}: {words.strip()[:80]}…; told of {len({i for i, _ in told})} stall: "
@@ -179,7 +187,7 @@ def _looked(stage: Stage) -> Live:
     return stage.live
 
 
-def _stalls(_: Live, stage: Stage) -> list[tuple[str, str]]:
+def _stalls(stage: Stage) -> list[tuple[str, str]]:
     """Stalls that on-call was told of: incident and state."""
     return [(i["incident_id"], i["state"]) for _, _, i in stage.on_call.incidents if "stands still" in i["summary"]]
 
