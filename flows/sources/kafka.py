@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Set
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import structlog
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, TIMESTAMP_NOT_AVAILABLE
@@ -159,17 +160,16 @@ class _KafkaPart(StatefulSourcePartition[Item[Any], Any]):
         """Those of them that no item has told of; saved, since an epoch may end before."""
         self.identity = source.identity
         state = None
-        if resume is None:
+        saved = _saved(name, resume)
+        if saved is None:
             offset = OFFSET_BEGINNING if source.known else source.start
-            if source.known:
+            if source.known and resume is None:
                 structlog.get_logger().warning("kafka: new partition, read from its beginning", partition=name)
         else:
-            offset, state, *more = resume
-            if more:  # an earlier version saved neither
-                saved_identity, self.lost, self._untold = more
-                self.identity = source.identity or saved_identity
-                if saved_identity and self.identity != saved_identity:
-                    offset = self._made_anew(offset)
+            offset, state, saved_identity, self.lost, self._untold = saved
+            self.identity = source.identity or saved_identity
+            if saved_identity and self.identity != saved_identity:
+                offset = self._made_anew(offset)
         self.decoder = self._decoder(state)
         self.offset = offset if offset >= 0 else self._first(offset)
         self.queue = reader.add(*self.key, self.offset)
@@ -329,6 +329,22 @@ class _KafkaPart(StatefulSourcePartition[Item[Any], Any]):
         self.source.align.has_nothing(self.name)
         if self.reader.remove(*self.key):
             self.source.forget(self.reader)
+
+
+Saved = tuple[int, bytes, str, int, int]
+"""Position, the decoder's envelope, the topic's identity, messages lost, and those of them not told yet."""
+
+
+def _saved(partition: str, resume: Any | None) -> Saved | None:
+    """What `snapshot` returned; None, and a word in the log, if this is something else."""
+    if resume is None:
+        return None
+    try:
+        # An earlier version saved position and decoder alone.
+        return msgspec.convert((*resume, *("", 0, 0)[len(resume) - 2 :]), Saved)
+    except (msgspec.ValidationError, TypeError, ValueError) as problem:
+        structlog.get_logger().warning("cold start", component=partition, why=f"no position of ours: {problem}")
+        return None
 
 
 def _timestamp_ms(message: Any) -> int:

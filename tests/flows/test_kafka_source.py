@@ -216,6 +216,27 @@ def test_a_missing_topic_or_broker_is_said_with_the_setting_to_change() -> None:
         list_partitions({"bootstrap.servers": "127.0.0.1:1", "log_level": 0}, "t", timeout_s=0.5)
 
 
+@pytest.mark.parametrize("foreign", [7, b"x", ("a", "b"), (3,), (1, 2, 3, 4, 5, 6, 7), {"offset": 3}, (1, None)])
+def test_a_position_that_is_none_of_ours_is_a_cold_start(feed: Feed, foreign: Any) -> None:
+    feed.send(0, 1.0, 2.0)
+    opened = feed.open(feed.source(), {f"{feed.topic}/0": foreign})
+    opened.read(count(2))
+    assert opened.parts[f"{feed.topic}/0"].offset == 2
+    opened.close()
+
+
+def test_the_position_that_an_earlier_version_saved_is_read(feed: Feed) -> None:
+    feed.send(0, 1.0, 2.0, 3.0)
+    first = feed.open(feed.source(block_messages=2))
+    first.read(count(2))
+    offset, decoder, *_ = first.parts[f"{feed.topic}/0"].snapshot()
+    first.close()
+    second = feed.open(feed.source(), {f"{feed.topic}/0": (offset, decoder)})
+    assert second.read(count(1))
+    assert second.messages() == [(f"{feed.topic}/0", 2)]
+    second.close()
+
+
 def test_silence_of_the_brokers_is_not_silence_of_the_producers(parts: Parts) -> None:
     broker = EmbeddedBroker()
     feed = Feed(broker.address, parts)
