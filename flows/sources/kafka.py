@@ -341,10 +341,11 @@ def _saved(partition: str, resume: Any | None) -> Saved | None:
         return None
     try:
         # An earlier version saved position and decoder alone.
-        return msgspec.convert((*resume, *("", 0, 0)[len(resume) - 2 :]), Saved)
+        saved: Saved = msgspec.convert((*resume, *("", 0, 0)[len(resume) - 2 :]), Saved)
     except (msgspec.ValidationError, TypeError, ValueError) as problem:
         structlog.get_logger().warning("cold start", component=partition, why=f"no position of ours: {problem}")
         return None
+    return saved
 
 
 def _timestamp_ms(message: Any) -> int:
