@@ -26,9 +26,9 @@ def _leader(servers: Servers, form: Form) -> Row:
             rate_per_s=form.rate_per_s / 2, replication=3,
         ) as stage:  # fmt: skip
             stage.phase("before", form.before_s)
-            cluster.brokers[0].kill()
+            cluster.brokers[1].kill()
             stage.phase("during", form.during_s)
-            cluster.brokers[0].start()
+            cluster.brokers[1].start()
             stage.phase("after", form.after_s)
             stage.finish()
             return stage.row(f"one of three Kafka brokers killed, back after {form.during_s:g} s")

@@ -198,8 +198,8 @@ def test_no_secret_is_found_anywhere_while_everything_fails(broker: EmbeddedBrok
             echo(servers["database"], 400)
             known = len(servers["database"].requests)
             wait_for("a refusing database", lambda: len(servers["database"].requests) > known + 1)
-            for sink in ("slack", "hook"):
-                seen = re.compile(rb'deliveries_total\{result="(failed|dead)",sink="%s"\} [1-9]' % sink.encode())
+            for sink in ("slack", "hook", "am", "tls"):
+                seen = re.compile(rb'deliveries_total\{result="(retried|dead)",sink="%s"\} [1-9]' % sink.encode())
                 wait_for(f"failures of {sink}", lambda seen=seen: seen.search(get(port, "/metrics")))  # type: ignore[misc]
             for path in ("/metrics", "/readyz", "/healthz", "/x"):
                 outputs[path] = get(port, path)
