@@ -55,7 +55,8 @@ def measure(parts: Parts, n: int) -> list[dict[str, Any]]:
         batch = reader.feed(Block("t", 0, list(range(minute * n, (minute + 1) * n)), payloads, [at * 1000] * n))
         for _, partials in fold(parts.price(Item("t/0", batch, batch.watermark_ns)), parts.fold):
             merge.add(partials)
-        judge.on_progress(detection.progress("0", merge.advance(), merge.watermark_ns))
+        for piece in detection.progress("0", merge.advance(), merge.watermark_ns):
+            judge.on_progress(piece)
     read: list[tuple[str, Callable[[], bytes], Callable[[bytes], object]]] = [
         ("partition decoder", reader.snapshot, lambda saved: parts.partition("t", 0, format, saved)),
         ("windows", merge.snapshot, lambda saved: parts.merge(["t/0"], saved)),

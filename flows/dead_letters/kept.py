@@ -125,31 +125,38 @@ def check_reason(text: str) -> str:
     return text
 
 
+_LETTERS = """
+SELECT topic, `partition`, `offset`, position, reason, detail, toUnixTimestamp64Nano(at), toUnixTimestamp(inserted_at),
+    payload
+FROM dead_letters FINAL
+WHERE ({reason:String} = '' OR reason = {reason:String})
+    AND ({topic:String} = '' OR topic = {topic:String})
+    AND inserted_at >= fromUnixTimestamp64Milli({since:Int64}, 'UTC')
+    AND inserted_at < fromUnixTimestamp64Milli({until:Int64}, 'UTC')
+    AND (empty({topics:Array(String)}) OR (topic, `partition`, `offset`, position) IN arrayZip(
+        {topics:Array(String)}, {partitions:Array(Int32)}, {offsets:Array(Int64)}, {positions:Array(Int32)}))
+ORDER BY inserted_at DESC, topic, `partition`, `offset`, position
+LIMIT {limit:UInt64}
+"""
+_EVER = (datetime(1970, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
+
+
 def from_clickhouse(client: Any, wanted: Wanted) -> list[Kept]:
     """Newest letters first, from the table `dead_letters`."""
-    conditions, values = ["1"], {}
-    for name in ("reason", "topic"):
-        if getattr(wanted, name):
-            conditions.append(f"{name} = {{{name}:String}}")
-            values[name] = getattr(wanted, name)
-    for name, sign in (("since", ">="), ("until", "<")):
-        at: datetime | None = getattr(wanted, name)
-        if at is not None:
-            conditions.append(f"inserted_at {sign} fromUnixTimestamp64Milli({{{name}:Int64}}, 'UTC')")
-            values[name] = int(at.timestamp() * 1000)
-    if wanted.ids:
-        conditions.append(
-            "(topic, `partition`, `offset`, position) IN arrayZip({topics:Array(String)}, "
-            "{partitions:Array(Int32)}, {offsets:Array(Int64)}, {positions:Array(Int32)})"
-        )
-        columns = zip(*wanted.ids, strict=True)
-        values |= dict(zip(("topics", "partitions", "offsets", "positions"), map(list, columns), strict=True))
+    since, until = wanted.since or _EVER[0], wanted.until or _EVER[1]
     rows = client.query(
-        "SELECT topic, `partition`, `offset`, position, reason, detail, toUnixTimestamp64Nano(at), "
-        "toUnixTimestamp(inserted_at), payload FROM dead_letters FINAL WHERE "
-        + " AND ".join(conditions)
-        + " ORDER BY inserted_at DESC, topic, `partition`, `offset`, position LIMIT {limit:UInt64}",
-        parameters={**values, "limit": wanted.limit},
+        _LETTERS,
+        parameters={
+            "reason": wanted.reason,
+            "topic": wanted.topic,
+            "since": int(since.timestamp() * 1_000),
+            "until": int(until.timestamp() * 1_000),
+            "topics": [i.topic for i in wanted.ids],
+            "partitions": [i.partition for i in wanted.ids],
+            "offsets": [i.offset for i in wanted.ids],
+            "positions": [i.position for i in wanted.ids],
+            "limit": wanted.limit,
+        },
     ).result_rows
     return [
         Kept(

@@ -40,7 +40,8 @@ class Case:
         self.broker = broker
         self.topic, self.dead = (f"{kind}-{uuid.uuid4().hex[:8]}" for kind in ("t", "dead"))
         admin = AdminClient({"bootstrap.servers": broker})
-        for made in admin.create_topics([NewTopic(t, 2, 1) for t in (self.topic, self.dead)]).values():
+        kept = {"retention.ms": "-1"}  # the messages' time stamps are old, and a broker may look at any moment
+        for made in admin.create_topics([NewTopic(t, 2, 1, config=kept) for t in (self.topic, self.dead)]).values():
             made.result(20)
         self.config = folder / f"{self.topic}.yaml"
         self.config.write_text(

@@ -62,7 +62,8 @@ class Requests:
         self.offset += n
         for _, partials in fold(self.parts.price(Item("t/0", batch, batch.watermark_ns)), self.parts.fold):
             self.merge.add(partials)
-        self.judge.on_progress(self.detection.progress("0", self.merge.advance(), self.merge.watermark_ns))
+        for piece in self.detection.progress("0", self.merge.advance(), self.merge.watermark_ns):
+            self.judge.on_progress(piece)
 
     def sizes(self) -> dict[str, int]:
         held = {"windows": self.merge, "detectors": self.detection, "judge": self.judge, "decoder": self.reader}
@@ -92,7 +93,8 @@ class Gpus:
         for _, part in fold_gpu_item(priced, self.parts.window_ns):
             self.merge.add(part.partials)
         closed = self.merge.advance(batch.watermark_ns)
-        self.judge.on_progress(self.detection.progress("gpus", closed, batch.watermark_ns))
+        for piece in self.detection.progress("gpus", closed, batch.watermark_ns):
+            self.judge.on_progress(piece)
 
     def sizes(self) -> dict[str, int]:
         held = {"windows": self.merge, "detectors": self.detection, "judge": self.judge}

@@ -195,6 +195,7 @@ class KafkaBroker:
                 "broker.session.timeout.ms=3000",  # a killed broker is missed, and may come back, sooner
                 "broker.heartbeat.interval.ms=500",
                 "log.segment.bytes=16777216",
+                "log.retention.ms=-1",  # tests send old time stamps; topics that are to expire say so themselves
                 *(f"{key}={value}" for key, value in self._further.items()),
                 "",
             ]
