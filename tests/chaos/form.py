@@ -46,7 +46,7 @@ SHORT = Form(
     overload_factor=3.0, overload_s=12,
 )  # fmt: skip
 LONG = Form(
-    before_s=30, during_s=60, after_s=30, outage_s=600, rate_per_s=5_000, kills=50, minutes=430, history_rate=41.0,
+    before_s=20, during_s=40, after_s=20, outage_s=600, rate_per_s=4_000, kills=50, minutes=430, history_rate=41.0,
     overload_factor=3.0, overload_s=300,
 )  # fmt: skip
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import signal
 import subprocess
 import time
 import urllib.error
@@ -11,12 +10,13 @@ import urllib.request
 from pathlib import Path
 
 from tests.servers.cache import missing
+from tests.servers.ending import Ending
 
 START_TIMEOUT_S = 60.0
 CONFIG = "route: {receiver: none}\nreceivers: [{name: none}]\nglobal: {resolve_timeout: 5m}\n"
 
 
-class AlertmanagerServer:
+class AlertmanagerServer(Ending):
     """One Alertmanager on a loopback port, with its data under `path`; it can be killed and started again.
 
     Parameters
@@ -71,22 +71,3 @@ class AlertmanagerServer:
     def forget(self) -> None:
         """Delete its data, as a container without a volume does when it is replaced."""
         shutil.rmtree(self.path / "data", ignore_errors=True)
-
-    def stop(self) -> None:
-        """Ask it to end, and end it if it does not."""
-        self._end(signal.SIGTERM)
-
-    def kill(self) -> None:
-        """End it at once, as a crash would."""
-        self._end(signal.SIGKILL)
-
-    def _end(self, how: signal.Signals) -> None:
-        process, self._process = self._process, None
-        if process is None:
-            return
-        process.send_signal(how)
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(10)

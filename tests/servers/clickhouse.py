@@ -1,15 +1,12 @@
 """A real ClickHouse HTTP server: the engine's library from npm, in a child process of its own.
 
-The library's `chdb_query_cmdline` runs `clickhouse local`, which can be told to listen. `python clickhouse.py LIBRARY
-ARGUMENT…` is that child process.
+The library's `chdb_query_cmdline` runs `clickhouse local`, which can be told to listen.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tarfile
@@ -18,7 +15,12 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from tests.servers.cache import locked, missing
+from tests.servers.ending import Ending
+
 PACKAGE = "@chdb/lib-linux-x64-gnu"
+ENGINE = Path(__file__).with_name("clickhouse_engine.py")
+"""The child process."""
 VERSION = "26.7.3-stable.1"
 START_TIMEOUT_S = 60.0
 DOWNLOAD_TIMEOUT_S = 600.0
@@ -26,8 +28,6 @@ DOWNLOAD_TIMEOUT_S = 600.0
 
 def library() -> Path:
     """The engine's library, downloaded once; skips the test where it is not to be had."""
-    from tests.servers.cache import locked, missing
-
     with locked("clickhouse") as cache:
         target = cache / f"clickhouse-{VERSION}" / "libchdb.so"
         if target.exists():
@@ -57,7 +57,7 @@ def library() -> Path:
         return target
 
 
-class ClickHouseServer:
+class ClickHouseServer(Ending):
     """One server on a loopback port, with its data under `path`; it can be killed and started again.
 
     Parameters
@@ -99,7 +99,7 @@ class ClickHouseServer:
         ]
         with open(self.path / "server.log", "ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, __file__, str(engine), *arguments], stdout=log, stderr=log, stdin=subprocess.DEVNULL
+                [sys.executable, str(ENGINE), str(engine), *arguments], stdout=log, stderr=log, stdin=subprocess.DEVNULL
             )
         deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline:
@@ -122,37 +122,6 @@ class ClickHouseServer:
         config.write_text(f"<clickhouse><users_config>{users}</users_config></clickhouse>")
         return [f"--config-file={config}"]
 
-    def stop(self) -> None:
-        """Ask the server to end, and end it if it does not."""
-        self._end(signal.SIGTERM)
-
-    def kill(self) -> None:
-        """End the server at once, as a crash would."""
-        self._end(signal.SIGKILL)
-
-    def _end(self, how: signal.Signals) -> None:
-        process, self._process = self._process, None
-        if process is None:
-            return
-        process.send_signal(how)
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(10)
-
     def _tail(self) -> str:
         log = self.path / "server.log"
         return log.read_text(errors="replace")[-1500:] if log.exists() else "no log"
-
-
-def _serve(arguments: list[str]) -> int:
-    engine = ctypes.CDLL(arguments[0])
-    texts = [argument.encode() for argument in arguments[1:]]
-    argv = (ctypes.c_char_p * len(texts))(*texts)
-    engine.chdb_query_cmdline.restype = ctypes.c_void_p
-    return 0 if engine.chdb_query_cmdline(len(texts), argv) else 1
-
-
-if __name__ == "__main__":
-    sys.exit(_serve(sys.argv[1:]))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import time
 import uuid
@@ -13,6 +12,8 @@ from pathlib import Path
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
+
+from tests.servers.ending import Ending
 
 VERSION = "4.1.0"
 POM = Path(__file__).with_name("pom.xml")
@@ -48,7 +49,7 @@ def jars() -> Path:
         return target
 
 
-class KafkaBroker:
+class KafkaBroker(Ending):
     """One broker on loopback ports, with its data under `path`; it can be killed and started again.
 
     Parameters
@@ -137,14 +138,6 @@ class KafkaBroker:
         self.kill()
         raise RuntimeError(f"Kafka broker did not start: {(self.path / 'broker.log').read_text()[-1500:]}")
 
-    def stop(self) -> None:
-        """Ask the broker to end, and end it if it does not."""
-        self._end(signal.SIGTERM)
-
-    def kill(self) -> None:
-        """End the broker at once, as a crash would."""
-        self._end(signal.SIGKILL)
-
     def _java(self, libraries: Path, *arguments: str) -> subprocess.Popen[bytes]:
         with open(self.path / "broker.log", "ab") as log:
             return subprocess.Popen(
@@ -155,17 +148,6 @@ class KafkaBroker:
                 cwd=self.path,
                 env={**os.environ, "KAFKA_OPTS": ""},
             )
-
-    def _end(self, how: signal.Signals) -> None:
-        process, self._process = self._process, None
-        if process is None:
-            return
-        process.send_signal(how)
-        try:
-            process.wait(15)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(15)
 
     def _settings(self) -> str:
         listeners = [f"PLAINTEXT://127.0.0.1:{self.port}"]
