@@ -13,6 +13,9 @@ import threading
 AHEAD_NS = 60 * 1_000_000_000
 """Event time that a partition may be ahead of the slowest one that has something to read."""
 
+SPAN_MS = 600 * 1_000
+"""Time that the messages of one block may span, by their time stamps: a thin partition comes in pieces, too."""
+
 
 class Alignment:
     """Where the partitions of one process are. Safe among threads.

@@ -11,6 +11,7 @@ from bytewax.inputs import StatefulSourcePartition
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, TIMESTAMP_NOT_AVAILABLE
 
 from flows.partition import GpuPartition, RequestPartition
+from flows.sources.alignment import SPAN_MS
 from flows.sources.item import Item
 from flows.sources.kafka_reader import POLL_S, PartitionReader
 from schemas.block import NO_TIMESTAMP, Block
@@ -152,7 +153,7 @@ class KafkaPartition(StatefulSourcePartition[Item[Any], Any]):
                 source.align.has_nothing(self.name)  # whoever does not answer is not waited for
             return self._quiet()
         self.awake = None
-        messages = self.reader.take(self.key, source.block_messages, source.align.ahead_ns // 1_000_000)
+        messages = self.reader.take(self.key, source.block_messages, SPAN_MS)
         self.last_message = source.monotonic()
         block = Block(
             source.topic,

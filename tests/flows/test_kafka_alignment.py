@@ -77,7 +77,10 @@ def farthest_ahead_s(it: Opened, partitions: int) -> float:
     return worst
 
 
-def test_a_thin_partition_does_not_run_away_from_a_thick_one(broker: EmbeddedBroker) -> None:
+def test_a_thin_partition_does_not_run_away_from_a_thick_one(
+    broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.sources.kafka_partition.SPAN_MS", AHEAD_S * 1_000)
     it, n = opened(broker, {0: 1.0, 1: 20.0, 2: 1.0})
     it.read(count(n))
     assert len(it.messages()) == len(set(it.messages())) == n
