@@ -25,7 +25,7 @@ class Row:
     uncounted
         Requests that have a row but are missing in the windows of the total.
     alerts_in, alerts_lost, alerts_doubled
-        Faults of GPUs that on-call had to hear of; those of which the opening or the end was never told; and further
+        Faults of GPUs that on-call had to hear of; those of which nothing or no end was ever told; and further
         identities under which one of them was told: a repeated message has its own again.
     before_s, during_s, after_s
         95th percentile of window end to delivery, by when the window ended; NaN without alerts.
