@@ -191,7 +191,7 @@ class Stage:
         )
 
     def _whole_alerts(self, told: Mapping[tuple[str, str], object]) -> int:
-        """Faults that on-call knows of and whose end was told; what has ended before it could be told comes as its end."""
+        """Faults whose end was told: what has ended before it could be told comes as its end."""
         opened: dict[tuple[str, int], str] = {}
         length_s = SETTINGS["windows"]["length_s"]
         for _, _, i in self.on_call.incidents:
