@@ -35,8 +35,11 @@ def differences(a: Live, b: Live) -> dict[str, int]:
 
 
 def told_differently(a: OnCall, b: OnCall) -> list[str]:
-    """What on-call heard in one run only, and messages that came again under another identity."""
-    out = [f"{i} {state}" for i, state in sorted(set(a.received()) ^ set(b.received()))]
+    """What on-call knows after one run only, and messages that came again under another identity.
+
+    While the past is read, an incident may open and end within one delivery and then comes as its end alone.
+    """
+    out = [f"{i} {'over' if over else 'open'}" for i, over in sorted(_known(a) ^ _known(b))]
     for on_call in (a, b):
         keys: dict[tuple[str, str], set[str]] = {}
         for _, webhook_id, i in on_call.incidents:
@@ -44,6 +47,12 @@ def told_differently(a: OnCall, b: OnCall) -> list[str]:
                 keys.setdefault((i["incident_id"], i["state"]), set()).add(webhook_id)
         out += [f"{i} {state} under {len(ids)} keys" for (i, state), ids in sorted(keys.items()) if len(ids) > 1]
     return out
+
+
+def _known(on_call: OnCall) -> set[tuple[str, bool]]:
+    """Incidents that were told, and whether their end was."""
+    received = on_call.received()
+    return {(incident_id, (incident_id, "resolved") in received) for incident_id, _ in received}
 
 
 def repeats(on_call: OnCall) -> int:

@@ -106,8 +106,8 @@ class Runs:
             it.kill()
 
         for number in range(kills):
-            # Now and then the kill falls into the start.
-            life(it.kill if number % 3 or processes == 1 else kill_one, to_first_block=number % 10 != 7)
+            met = number % 10 != 7  # now and then the kill falls into the start, before the processes have met
+            life(it.kill if number % 3 or processes == 1 or not met else kill_one, to_first_block=met)
         over = it.query("SELECT 1 FROM request_windows WHERE team = 'closing' LIMIT 1")
         start()
         _to_the_end(it)

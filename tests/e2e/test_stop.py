@@ -70,3 +70,26 @@ def test_a_second_signal_ends_the_process_at_once(start: Any) -> None:
     assert "stopping" in it.stderr.readline()
     it.send_signal(signal.SIGTERM)
     assert it.wait(20) == 128 + signal.SIGTERM
+
+
+BLOCKED = """
+import ctypes, sys
+from flows.logs import set_up
+from flows.stop import on_signal
+set_up(sys.stderr)
+with on_signal({grace_s}):
+    print("up", flush=True)
+    mutex, lock = ctypes.create_string_buffer(64), ctypes.CDLL(None).pthread_mutex_lock
+    lock(mutex)
+    lock(mutex)  # no signal ends that
+"""
+
+
+def test_a_main_thread_without_python_does_not_hold_up_a_stop(monkeypatch: pytest.MonkeyPatch, start: Any) -> None:
+    monkeypatch.setattr("tests.e2e.test_stop.STUCK", BLOCKED)
+    it = start(grace_s=0.2, polite=False)
+    it.send_signal(signal.SIGTERM)
+    out, said = it.communicate(timeout=20)
+    assert (it.returncode, out) == (0, "")
+    assert "stopping" in said
+    assert "took too long" in said
