@@ -30,15 +30,15 @@ def main() -> int:
     form = SHORT if given.short else LONG
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="tidegauge-chaos-") as folder:
-        broker = KafkaBroker(Path(folder) / "kafka", free_port(), free_port())
-        server = ClickHouseServer(Path(folder) / "clickhouse", free_port())
+        broker = KafkaBroker(Path(folder) / "servers" / "kafka", free_port(), free_port())
+        server = ClickHouseServer(Path(folder) / "servers" / "clickhouse", free_port())
         broker.start()
         server.start()
         try:
             for name in given.names or list(SCENARIOS):
                 begun = time.monotonic()
-                where = Path(folder) / name
-                where.mkdir()
+                where = Path(folder) / "scenarios" / name
+                where.mkdir(parents=True)
                 for row in SCENARIOS[name](Servers(broker.bootstrap_servers, server.url, where), form):
                     print(markdown([row]).splitlines()[-1], flush=True)
                     rows.append(row)
