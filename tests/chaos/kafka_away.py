@@ -39,12 +39,14 @@ def _leader(servers: Servers, form: Form) -> Row:
 def _all(servers: Servers, form: Form) -> Row:
     broker = KafkaBroker(servers.folder / "kafka-one", free_port(), free_port())
     broker.start()
-    # Longer than a silent partition is waited for: silence of the broker is not silence of the producers.
-    away_s = max(form.during_s, 10.0)
+    # Away for longer than a silent partition is waited for: silence of the broker is not silence of the producers. And
+    # that is longer than producers take to come back (their back-off ends at 10 s).
+    idle_s = 20.0
+    away_s = max(form.during_s, idle_s + 5.0)
     try:
         with Stage(
             servers.folder / "broker", kafka=broker.bootstrap_servers, clickhouse=servers.clickhouse,
-            rate_per_s=form.rate_per_s / 2, settings={"windows": {"idle_timeout_s": away_s / 3}},
+            rate_per_s=form.rate_per_s / 2, settings={"windows": {"idle_timeout_s": idle_s}},
         ) as stage:  # fmt: skip
             stage.phase("before", form.before_s)
             broker.kill()
