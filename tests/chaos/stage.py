@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -232,9 +231,3 @@ def resident_peak_bytes(pid: int) -> int:
         return 0
     found = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")]
     return int(found[0]) * 1024 if found else 0
-
-
-def worst(values: list[float]) -> float:
-    """Largest value that is one; NaN for none."""
-    known = [v for v in values if not math.isnan(v)]
-    return max(known, default=math.nan)

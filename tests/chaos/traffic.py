@@ -13,15 +13,13 @@ from confluent_kafka import KafkaError, Message, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from flows.simulate import simulate
+from tests.e2e.company import END_AFTER_S, PARTITIONS
 
-PARTITIONS = 4
 NODES = 60
 """GPUs, each on a node of its own: one breaks every second, so each does once a minute."""
 XIDS = (79, 48)
 """Two hardware faults in turn: only a change of the code is a new fault."""
 TICK_S = 0.02
-END_AFTER_S = 900
-"""How long after the last event the closing ones lie, so that incidents resolve and every window is closed."""
 CLOSING_S = (100, 200, 300, 400)
 """Some rows before that: an incident ends after some quiet ones."""
 
